@@ -20,8 +20,9 @@ import transformers as hf
 import yaml
 from models import families
 
-from xling.errors import ConfigError
+from xling.errors import ConfigError, StoreError
 from xling.exports import Asked, export, located
+from xling.exports.card import private
 from xling.exports.models import HOW, PROBE, export_reward
 from xling.grid.store import Store
 from xling.jsonfiles import read_json
@@ -203,6 +204,32 @@ def test_a_folder_that_is_there_is_left_alone(grid: Store, tmp_path: Path) -> No
     (tmp_path / "out").mkdir()
     with pytest.raises(ConfigError, match="is there already"):
         export(grid, "g", "matrix", Asked(tmp_path / "out"))
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"cannot be written .* with --out FOLDER"):
+        export(grid, "g", "matrix", Asked(tmp_path / "file" / "out"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("task.path=/home/me/my data/x y.jsonl", "task.path=x y.jsonl"),
+        ("task.path=~me/x.jsonl", "task.path=x.jsonl"),
+        ("measures=[/home/me/a.py:f,../b/c.py:g]", "measures=[a.py:f,c.py:g]"),
+        ("judge.base_url=http://gpu7.lab:8000/v1", "judge.base_url=URL"),
+        ("policy.checkpoint=owner/name", "policy.checkpoint=owner/name"),
+        ("rate and/or say why, or /skip it", "rate and/or say why, or skip it"),
+    ],
+)
+def test_cards_name_no_folder_and_no_server(typed: str, said: str) -> None:
+    assert private([typed]) == [said]
+
+
+def test_a_card_names_models_of_the_hub_by_their_ids(grid: Store, tmp_path: Path, monkeypatch: Any) -> None:
+    """The hub refuses cards with anything else as base_model."""
+    monkeypatch.setattr("xling.exports._base", lambda spec: "owner/name@0123456789ab")
+    export(grid, "g", "sft[tr]", Asked(tmp_path / "sft"))
+    card = (tmp_path / "sft" / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == ["owner/name"] and "owner/name@0123456789ab" in card
 
 
 def test_a_push_needs_a_token_and_a_name(grid: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +291,8 @@ class Hub(BaseHTTPRequestHandler):
                      for file in json.loads(body)["files"]]  # fmt: skip
             return self._answer(200, {"files": files})
         assert "/commit/" in where, where
+        if self.server.full:
+            return self._answer(403, {"error": "storage limit reached"})
         kept = self.server.files[where.partition("/commit/")[0]]
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "file":
@@ -279,7 +308,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub() -> Iterator[Any]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.files, server.tokens, server.private = {}, set(), None
+    server.files, server.tokens, server.private, server.full = {}, set(), None, False
     Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -289,9 +318,8 @@ def hub() -> Iterator[Any]:
 def pushed(hub: Any, grid: Store, what: str, out: Path, name: str) -> subprocess.CompletedProcess[str]:
     to = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_TOKEN": "hf_abc", "HF_HUB_DISABLE_XET": "1"}
     command = ["export", what, "frozen", "--root", str(grid.root), "--out", str(out), "--push", name]
-    return subprocess.run(
-        [sys.executable, "-m", "xling", *command], env={**os.environ, **to}, capture_output=True, text=True
-    )
+    env = {**os.environ, **to, "PYTHONDONTWRITEBYTECODE": ""}  # compiled code would name the folder of this machine
+    return subprocess.run([sys.executable, "-m", "xling", *command], env=env, capture_output=True, text=True)
 
 
 def test_a_push_makes_a_private_repository_of_the_folder(hub: Any, grid: Store, tmp_path: Path) -> None:
@@ -301,5 +329,17 @@ def test_a_push_makes_a_private_repository_of_the_folder(hub: Any, grid: Store, 
     kept = hub.files["models/me/rm"]
     assert kept == {path.name: path.read_bytes() for path in (tmp_path / "rm").iterdir()}
 
+    assert sorted(kept) == ["README.md", "config.json", "generation_config.json", "head.safetensors",
+                            "load_reward.json", "load_reward.py", "model.safetensors", "tokenizer.json",
+                            "tokenizer_config.json"]  # fmt: skip
+
     again = pushed(hub, grid, "reward[en]", tmp_path / "again", "me/rm")
     assert again.returncode == 2 and "of that name already" in again.stderr and not (tmp_path / "again").exists()
+
+
+def test_a_push_that_fails_says_what_sends_it_again_as_private_as_it_was(hub: Any, grid: Store, tmp_path: Path) -> None:
+    hub.full = True
+    run = pushed(hub, grid, "matrix", tmp_path / "my matrix", "me/matrix")
+    assert run.returncode == 2 and (tmp_path / "my matrix" / "README.md").exists()
+    again = f"hf upload me/matrix '{tmp_path / 'my matrix'}' --repo-type dataset --private"
+    assert run.stderr.rstrip().endswith(f"To send it again type: {again}")

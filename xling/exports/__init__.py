@@ -44,15 +44,18 @@ def export(store: Store, name: str, what: str, asked: Asked) -> list[str]:
         check_push(asked.push, kind)
     grid = Grid(store, name)
     stage = None if what in TABLES else trained(store, name, what)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{asked.out.name}.", dir=asked.out.parent))
+    try:
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{asked.out.name[:64]}.", dir=asked.out.parent))
+    except OSError as error:
+        raise disk_error(error, asked.out, "--out FOLDER") from error
     try:
         said = _tables(grid, what, made, asked) if stage is None else _model(grid, stage, made, asked)
         for path in (made, *made.iterdir()):  # some writers give what they write to its owner alone
             path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
         made.rename(asked.out)
     except OSError as error:
-        raise disk_error(error, asked.out) from error
+        raise disk_error(error, asked.out, "--out FOLDER") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
     if asked.push:
@@ -115,7 +118,7 @@ def _model(grid: Grid, stage: PlannedStage, out: Path, asked: Asked) -> str:
     fields: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-classification" if is_reward else "text-generation",
-        "base_model": [base for base in bases if "/" in base and not os.path.isabs(base)],
+        "base_model": [base.partition("@")[0] for base in bases if "/" in base],  # ids of the hub, which takes no else
         "language": langs,
         "tags": ["xling", "reward-model" if is_reward else "policy"],
     }

@@ -55,9 +55,12 @@ def provenance(sheet: Sheet, done: Done, command: Sequence[str], bases: Sequence
 
 
 def private(value: Any) -> Any:
-    """Settings and commands without the folders of this machine: of a path its last name."""
+    """Settings and commands without the folders of this machine and servers near it: of a path its last name."""
     if isinstance(value, str):
-        return re.sub(r"(?<![\w/:])(?:~|\.{1,2})?/(?:[^\s,'\"]*/)?([^\s,'\"/]*)", r"\1", value)
+        value = re.sub(r"\b\w+://[^\s,'\"]*", "URL", value)
+        begins = re.match(r"(?:[^\s=]*=)?['\"\[]*(?:~[\w.-]*|\.{1,2})?/", value)  # then spaces are part of it
+        name = r"[^,'\"/]*" if begins else r"[^\s,'\"/]*"
+        return re.sub(rf"(?<![\w/.-])(?:~[\w.-]*|\.{{1,2}})?/(?:{name}/)*({name})", r"\1", value)
     if isinstance(value, Mapping):
         return {name: private(one) for name, one in value.items()}
     return [private(one) for one in value] if isinstance(value, list | tuple) else value

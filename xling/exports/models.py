@@ -6,7 +6,6 @@ on frozen features) goes out as its model with head.safetensors. With each goes 
 xling; whether it does so as xling is tried on a few texts before the folder is given out.
 """
 
-import importlib.util
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -22,6 +21,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from xling.errors import ConfigError, StageError
+from xling.exports.load_reward import Reward
 from xling.grid.records import Sheet
 from xling.grid.store import Store
 from xling.jsonfiles import read_json, write_json
@@ -212,12 +212,8 @@ def _tried(out: Path, reading: Mapping[str, Any], ours: Callable[[list[str], lis
     """Write the loader, score with it what xling scores, and give the largest difference as a share of the largest."""
     write_json(out / HOW, dict(reading))
     shutil.copyfile(Path(__file__).with_name(LOADER), out / LOADER)
-    spec = importlib.util.spec_from_file_location("exported_reward", out / LOADER)
-    assert spec is not None and spec.loader is not None
-    loader = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loader)
     prompts, said = [prompt for prompt, _ in PROBE], [response for _, response in PROBE]
-    theirs, own = np.array(loader.Reward(out).score(prompts, said)), np.array(ours(prompts, said))
+    theirs, own = np.array(Reward(out).score(prompts, said)), np.array(ours(prompts, said))
     worst = float(np.max(np.abs(theirs - own)) / max(np.max(np.abs(own)), 1e-12))
     if not worst <= (CLOSE if reading["dtype"] == "float32" else COARSE):
         raise StageError(

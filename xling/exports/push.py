@@ -1,5 +1,6 @@
 """To the hub, by its own client: a new repository of what was exported."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def push(folder: Path, repository: str, kind: str) -> str:
     try:
         return f"Pushed to {_asked(repository, upload)}, private until its owner opens it."
     except XlingError as error:
-        raise XlingError(f"{error} It is in '{folder}': `hf upload {repository} {folder}` sends it again.") from error
+        again = shlex.join(["hf", "upload", repository, str(folder), "--repo-type", kind, "--private"])
+        raise XlingError(f"{error} It is in '{folder}'. To send it again type: {again}") from error
 
 
 def _asked(repository: str, question: Any) -> Any:

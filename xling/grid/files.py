@@ -336,12 +336,12 @@ def user_name(uid: int) -> str:
         return f"user {uid}"
 
 
-def disk_error(error: OSError, root: Path) -> StoreError:
-    """Say what a write error under the root means and what to do about it."""
+def disk_error(error: OSError, root: Path, setting: str = "root=PATH") -> StoreError:
+    """Say what a write error under the root, or in another folder that is typed as `setting`, means; what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(
             f"The disk that holds '{root}' is full ({error.strerror}). What has been published is safe. "
-            f"Free some space (`xling gc` lists what no grid needs) or choose another disk with root=PATH, "
+            f"Free some space (`xling gc` lists what no grid needs) or choose another disk with {setting}, "
             f"and run the same command again."
         )
     if error.errno == errno.ELOOP:
@@ -350,7 +350,8 @@ def disk_error(error: OSError, root: Path) -> StoreError:
     whose = ""
     if error.errno in (errno.EACCES, errno.EPERM) and error.filename:
         whose = f"{_whose(_closed(os.fspath(error.filename)), 'g+rwX')} "
+    what = "results folder" if setting == "root=PATH" else "folder"
     return StoreError(
-        f"The results folder '{root}' cannot be written{where}: {error.strerror or error}. {whose}"
-        f"Choose a folder you can write to with root=PATH."
+        f"The {what} '{root}' cannot be written{where}: {error.strerror or error}. {whose}"
+        f"Choose a folder you can write to with {setting}."
     )
