@@ -2,8 +2,10 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from synthetic import SyntheticGrid, five, realistic
 
 from xling.analysis.matrix.verdicts import answers, headline, many, what_settles
@@ -153,7 +155,9 @@ def test_a_target_has_its_line(tmp_path: Path) -> None:
     grid.cell("en", "en", hard)
     for_de, for_en = answers(grid.folded())
     [tied] = [entry for entry in grid.panel().entries if entry.tied and not entry.best]
-    assert for_de.startswith("For de: en and de are not told apart (") and "; home is not better; " in for_de
+    assert (
+        for_de.startswith("For de: en and de are not told apart (") and "; home is not shown to be better; " in for_de
+    )
     assert f"; {tied.versus_best.more:,} more prompts would settle it at 80 % power" in for_de
     assert for_en.startswith("For en: en, the only source, beats the baseline (") and for_en.endswith(" %).")
 
@@ -167,6 +171,37 @@ def test_what_is_settled_and_what_is_nothing_is_said(tmp_path: Path) -> None:
     assert for_de.startswith("For de: de is the best source (") and "home is better" not in for_de
     assert for_tr.startswith("For tr: none of 2 sources beats the baseline with its whole interval (")
     assert answers(grid.folded(), most=1) == [for_de, "And 1 target more, in matrix.md."]
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        (  # equal on every prompt: there is nothing that more of them would settle
+            {"de": {}, "en": {}},
+            "For de: de and en are not told apart (75.0 %); home is not shown to be better.",
+        ),
+        (
+            {"de": {}, "en": {"seed": 1, "less": 10}},
+            "For de: de has most (75.0 %); en cannot be compared with it: no seed in common.",
+        ),
+        (  # one that has the target's own language in it is no foreign source
+            {"de": {"less": 40}, "de+en": {}, "tr": {"less": 60}},
+            "For de: de+en is the best source (75.0 %, the next has 41.7 %); home is better than every foreign source.",
+        ),
+    ],
+)
+def test_a_line_claims_no_more_than_was_compared(tmp_path: Path, sources: Any, said: str) -> None:
+    grid = SyntheticGrid(tmp_path)
+    for source, how in sources.items():
+        grid.cell(source, "de", np.arange(120) < 90 - how.get("less", 0), seed=how.get("seed", 0))
+    assert answers(grid.folded()) == [said]
+
+
+def test_a_line_names_the_settings_that_tell_matrices_apart(tmp_path: Path) -> None:
+    grid = SyntheticGrid(tmp_path)
+    for beta in ("0.1", "0.2"):
+        grid.cell("en", "de", np.arange(120) < 90, optimizer="ppo", **{"optimizer.beta": beta})
+    assert [line.partition(":")[0] for line in answers(grid.folded())] == ["For de (beta=0.1)", "For de (beta=0.2)"]
 
 
 # --- the headline --------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from xling.analysis.matrix.names import varying, worded
 from xling.analysis.matrix.types import CHANCE, Arm, Control, Count, Entry, Matrix, Panel
 from xling.analysis.statistics.intervals import MOST_PROMPTS, MOST_SEEDS, Difference
 from xling.config.common import is_foreign
@@ -215,12 +216,12 @@ def many(count: int, noun: str) -> str:
 def answers(matrix: Matrix, most: int = 8) -> list[str]:
     """`For tr: en and de are not told apart (76.0 to 77.2 %); ...`, a line a target of every panel, `most` of them."""
     panels = [panel for block in matrix.blocks for panel in block.panels]
-    varying = [axis for axis in (panels[0].axes if panels else ()) if len({p.axes.get(axis) for p in panels}) > 1]
+    apart = varying([panel.axes for panel in panels])
     lines = list[str]()
     for panel in panels:
-        title = ", ".join(panel.axes[axis] for axis in varying if panel.axes.get(axis))
+        title = ", ".join(worded(panel.axes, apart, panel.entries))
         for target in panel.targets:
-            column = [e for e in panel.entries if e.target == target and e.win is not None and not e.own_judge]
+            column = [entry for entry in panel.entries if entry.target == target and entry.win is not None]
             if column:
                 lines.append(f"For {target}{f' ({title})' if title else ''}: {_answer(column)}.")
     left = len(lines) - most
@@ -253,33 +254,41 @@ def _span(entries: Sequence[Entry]) -> str:
 
 
 def _first(best: Entry, among: Sequence[Entry], ranked: Sequence[Entry]) -> str:
+    lost = [entry.source for entry in ranked if entry is not best and entry.versus_best is None]
+    apart = f"; {_listed(lost)} cannot be compared with it: no seed in common" if lost else ""
     if len(among) > 1:
-        names = [entry.source for entry in among]
-        return f"{', '.join(names[:-1])} and {names[-1]} are not told apart ({_span(among)})"
+        return f"{_listed([entry.source for entry in among])} are not told apart ({_span(among)}){apart}"
+    if lost:
+        return f"{best.source} has most ({_won(best):.1f} %){apart}"
     return f"{best.source} is the best source ({_won(best):.1f} %, the next has {_won(ranked[1]):.1f} %)"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def _against_home(best: Entry, among: Sequence[Entry], column: Sequence[Entry]) -> str:
     """Whether the target's own language would be worth collecting preferences in."""
     home = next((entry for entry in column if entry.home), None)
-    foreign = [entry.versus_home for entry in column if entry.versus_home is not None]
+    foreign = [entry.versus_home for entry in column if entry.abroad and entry.versus_home is not None]
     if home is None or not foreign:
         return ""
     if any(difference.estimate.above(0) for difference in foreign):
         return f"home is worse than {many(sum(d.estimate.above(0) for d in foreign), 'foreign source')}"
     if all(difference.estimate.below(0) for difference in foreign):
         return "" if home is best else "home is better than every foreign source"
-    return "home is not better" if home in among else "home is not told from some foreign source"
+    return "home is not shown to be better" if home in among else "home is not told from some foreign source"
 
 
 def _would_settle(unsettled: Sequence[Difference]) -> str:
-    """What would tell the best from those tied with it, at 80 % power; nothing where that is absurd, or not known."""
-    if not unsettled:
-        return ""
-    needs = [one.more for one in unsettled if one.more is not None]
-    if len(needs) < len(unsettled):
+    """What would tell the best from all that are tied with it, at 80 % power; nothing where that is not known."""
+    if any(one.absurd for one in unsettled):
         return "no number of prompts or seeds worth having would settle all of it"
-    unit, more = unsettled[0].more_unit, max(needs)
+    needs = [one.more for one in unsettled if one.more is not None]
+    units = {one.more_unit for one in unsettled}
+    if len(needs) < len(unsettled) or len(units) != 1:  # some are equal, or have no interval
+        return ""
+    unit, more = units.pop(), max(needs)
     return (
         f"{more:,} more {unit[:-1] if more == 1 else unit} would settle it at 80 % power, if it is as large as it looks"
     )
