@@ -224,6 +224,19 @@ def test_no_more_jobs_run_at_once_than_may_whatever_order_they_take(tmp_path: Pa
     gone = {rng.choice([place for place in seconds if place[0] < len(arrays) - 1]) for _ in range(2)}
     assert course([without(gone, array) for array in arrays[:-1]], seconds, {})[1] <= most
     assert edges > 20 or len(arrays) <= 12
+    tasks = {(array.number, number): task for array in arrays[:-1] for number, task in enumerate(array.tasks)}
+    for failed in list(tasks):  # SLURM cancels what is below it before it starts, an array that waits as one as a whole
+        gone = set[Place]()
+        for array in arrays[:-1]:
+            lost = {place for place in tasks if place[0] == array.number and {failed, *gone} & {*tasks[place].sure}}
+            gone |= lost if not array.together or len(lost) == len(array.tasks) else set()
+        assert course([without(gone, array) for array in arrays[:-1]], seconds | {failed: 0.0}, {})[1] <= most, failed
+
+
+def test_lanes_come_in_few_arrays_however_long_they_are(tmp_path: Path) -> None:
+    for most in (1, 2, 8):
+        _, arrays = arrays_for(plan_of(tmp_path, 30), Slurm(max_running=most, pack_minutes=0))
+        assert len(arrays) < 100 and {array.resources.array_parallelism for array in arrays[:-1]} == {most}
 
 
 def without(gone: set[Place], array: Array) -> Array:

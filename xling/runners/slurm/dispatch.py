@@ -11,12 +11,13 @@ need by one edge that sbatch is given.
 
 `max_running` makes lanes, as many as jobs may run at once: every task is in one, and waits for those before it there
 besides its parents. That is SLURM's `afterany`, under which a job that goes back into the queue has not ended. Where
-those would be too many edges, whole arrays run one after another, each with so many tasks at once.
+those would be too many edges, or too many arrays, whole arrays run one after another, each with so many tasks at once.
 """
 
 import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 
 import msgspec
 from msgspec.structs import replace as replaced
@@ -31,6 +32,7 @@ from xling.runners.slurm.settings import REDUCE, Resources, Slurm
 EDGES = 2000  # of single tasks in a submission, at 2 to 5 ms each
 BLOCKS = 64  # that a layer of more edges is cut into
 LINKS = 3  # tasks before it in its lane that one waits for: two of them may be cancelled, and no more run at once
+LANE = 64  # tasks of a lane, on average: each place in it costs a call of sbatch
 DOUBT = 5  # how many times longer than guessed a kind that has never run may take; decides what counts as cheap
 
 
@@ -189,7 +191,7 @@ def arrays_of(
     count among the jobs of which `max_running` may run at once, and so end first.
     """
     most = settings.max_running
-    in_lanes = most is not None and len(groups) <= edges
+    in_lanes = most is not None and len(groups) <= min(edges, LANE * most)
     _layer(groups)
     if most is not None and in_lanes:
         _keep_lanes(groups, most, set(before))
@@ -246,14 +248,32 @@ def _keep_lanes(groups: Sequence[Group], most: int, before: Set[str]) -> None:
         at, lane = heapq.heappop(free)
         ends[number] = max([at, *(ends[need] for need in group.needs)]) + group.seconds
         heapq.heappush(free, (ends[number], lane))
-        group.needs |= set(lanes[lane][-LINKS:])
+        group.needs |= _before(group, lanes[lane], groups)
         group.others |= before if not lanes[lane] else set()
         lanes[lane].append(number)
 
 
+def _before(group: Group, lane: Sequence[int], groups: Sequence[Group]) -> set[int]:
+    """Those of a lane that a group waits for: so many that no one failure has all of them cancelled, but for its own.
+
+    What is below a failure ends before it has begun, and a group behind nothing else would run beside its lane.
+    """
+    found: set[int] = set()
+    fate = groups[lane[-1]].sure if lane else group.sure
+    for number in reversed(lane):
+        found.add(number)
+        fate &= groups[number].sure
+        if len(found) >= LINKS and fate <= group.sure:
+            break
+    return found
+
+
 def _behind(task: Task, arrays: Sequence[Array], before: Iterable[str]) -> Task:
-    """A task that waits for the whole array before its own as well; of the first one, for jobs submitted before."""
-    above = [(arrays[-1].number, number) for number in range(len(arrays[-1].tasks))] if arrays else []
+    """A task that waits for the whole arrays before its own as well; of the first one, for jobs submitted before.
+
+    For several, since all of one can be cancelled before it has begun.
+    """
+    above = [(array.number, number) for array in arrays[-LINKS:] for number in range(len(array.tasks))]
     others = task.others if arrays else {*task.others, *before}
     return replaced(task, needs=tuple(sorted({*task.needs, *above})), others=tuple(sorted(others)))
 
@@ -275,15 +295,8 @@ def _blocks(
 
 def _layer(groups: Sequence[Group]) -> None:
     """The layer of a group is above those of all that it waits for; groups are in no particular order."""
-    known: dict[int, int] = {}
-
-    def of(number: int) -> int:
-        if number not in known:
-            known[number] = max((of(need) + 1 for need in groups[number].needs), default=0)
-        return known[number]
-
-    for number, group in enumerate(groups):
-        group.layer = of(number)
+    for number in TopologicalSorter({number: group.needs for number, group in enumerate(groups)}).static_order():
+        groups[number].layer = max((groups[need].layer + 1 for need in groups[number].needs), default=0)
 
 
 def _task(group: Group, needs: tuple[Place, ...], sure: tuple[Place, ...], jobs: list[Job]) -> Task:
