@@ -20,7 +20,7 @@ import transformers as hf
 import yaml
 from models import families
 
-from xling.errors import ConfigError, StoreError
+from xling.errors import ConfigError, StoreError, XlingError
 from xling.exports import Asked, export, located
 from xling.exports.card import private
 from xling.exports.models import HOW, PROBE, export_reward
@@ -235,10 +235,24 @@ def test_a_card_names_models_of_the_hub_by_their_ids(grid: Store, tmp_path: Path
 def test_a_push_needs_a_token_and_a_name(grid: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match="OWNER/NAME"):
-        export(grid, "g", "matrix", Asked(tmp_path / "out", push="name"))
+    for name in ("name", "", "a/b/c"):
+        with pytest.raises(ConfigError, match="OWNER/NAME"):
+            export(grid, "g", "matrix", Asked(tmp_path / "out", push=name))
     with pytest.raises(ConfigError, match="needs a token"):
         export(grid, "g", "matrix", Asked(tmp_path / "out", push="me/matrix"))
+    monkeypatch.setenv("HF_TOKEN", "hf_abc")  # and a hub that answers
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(XlingError, match=r"the hub cannot be asked: .*refused"):
+        export(grid, "g", "matrix", Asked(tmp_path / "out", push="me/matrix"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_said(grid: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for out, said in (("file/x", "cannot be written"), ("a" * 300, "too long"), ("link", "is there already")):
+        with pytest.raises(XlingError, match=said):
+            export(grid, "g", "matrix", Asked(tmp_path / out))
 
 
 # --- to the hub, played by a server that speaks what its client asks: names, a repository, a commit --------------

@@ -18,7 +18,7 @@ from msgspec import to_builtins
 from xling.compose.grid import Cells, grid_name
 from xling.config.policies import LanguageModel
 from xling.console import Console, harmless, size
-from xling.errors import ConfigError, shown, while_running
+from xling.errors import ConfigError, did_you_mean, shown, while_running
 from xling.experiment import Experiment, experiment_from
 from xling.folding import fold
 from xling.grid.claim import check_own, digest_of, running
@@ -268,7 +268,7 @@ def _planned(cells: Cells, catalogue: str, launcher: Launcher, settings: Any, wo
 def _dry_run(cells: Cells) -> bool | str:
     """Whether only to show the plan; FULL: with every stage."""
     asked = cells.settings["dry_run"]
-    return FULL if asked == FULL else _switch("dry_run", asked)
+    return FULL if asked == FULL else _switch("dry_run", asked, [FULL])
 
 
 def plan_by(cells: Cells, catalogue: str, launcher: Launcher, settings: Any) -> Plan:
@@ -340,7 +340,9 @@ def _tracking(settings: Any) -> Mapping[str, Any]:
     return read
 
 
-def _switch(key: str, value: Any) -> bool:
+def _switch(key: str, value: Any, more: Sequence[str] = ()) -> bool:
     if value is None or isinstance(value, bool):
         return bool(value)
-    raise ConfigError(f"{key}={value} does not fit: allowed are true and false. Type {key}=true.")
+    allowed = ["true", "false", *more]
+    hint = did_you_mean(str(value).lower(), allowed) or f" Type {key}=true."
+    raise ConfigError(f"{key}={value} does not fit: allowed are {', '.join(allowed)}.{hint}")

@@ -79,6 +79,13 @@ def test_more_processes_than_gpus_and_stages_that_cannot_have_them_are_refused(t
         local.read({"stages": {"sfd": {"tasks_per_node": 2}}}, kinds)
     with pytest.raises(ConfigError, match=r"Unknown key 'hydra\.launcher\.stages\.sft\.gpus_per_node'"):
         local.read({"stages": {"sft": {"gpus_per_node": 2}}}, kinds)
+    for wrong in (0, "two"):
+        with pytest.raises(
+            ConfigError, match=r"stages\.sft\.tasks_per_node=(0|two) .*Type .*\.sft\.tasks_per_node=2\."
+        ):
+            local.read({"stages": {"sft": {"tasks_per_node": wrong}}}, kinds)
+    with pytest.raises(ConfigError, match=r"stages\.sft=2 does not fit\. Type .*\.sft\.tasks_per_node=2\."):
+        local.read({"stages": {"sft": 2}}, kinds)
 
 
 def test_a_dead_worker_gives_its_gpu_back(tmp_path: Path) -> None:

@@ -348,6 +348,19 @@ def test_what_does_not_fit_is_named(given: dict[str, Any], words: list[str]) -> 
     assert all(word in str(refused.value) for word in words), refused.value
 
 
+def test_what_is_suggested_fits() -> None:
+    """Of every setting: a value of no type of its own, and one below its least, are answered with one that is taken."""
+    for name in set(RESOURCES) | set(OWN) - {"cpu", "stages"}:
+        for wrong in (Path(), -1, True):
+            try:
+                settings_from({name: wrong}, KINDS)
+            except ConfigError as refused:
+                typed = str(refused).rpartition(f"Type hydra.launcher.{name}=")[2].rstrip(".").strip("'")
+                settings_from({name: yaml.safe_load(typed)}, KINDS)
+    alone = settings_from({"mem_per_gpu": "40G", "stages": {"sft": {"gpus_per_node": 1}}}, KINDS)
+    assert (alone.of("sft").mem_per_gpu, alone.of("pool").mem_gb) == ("40G", None)
+
+
 def test_several_processes_go_to_stages_that_can_use_them() -> None:
     settings = settings_from({"tasks_per_node": 2, "nodes": 2}, KINDS)
     assert settings.of("sft").processes == settings.of("reward").processes == 4

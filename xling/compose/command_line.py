@@ -35,7 +35,7 @@ THERE = ("experiment", "scale", "sweeps", *PLAIN_GROUPS)  # groups that the conf
 # Settings of Hydra's own for a folder and a number a job, which nothing here would read.
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir", "hydra.job.chdir")
 NUMBERS = ("hydra.job.num", "hydra.job.id", "hydra.job.name")
-OTHER_LAUNCHERS = {"submitit": "slurm", "joblib": "local", "ray": "local", "rq": "local"}
+OTHER_LAUNCHERS = {"submitit": "slurm", "joblib": "local", "ray": "local", "rq": "local"}  # by how they begin
 INSTEAD = {  # of settings that the submitit launcher plugin has besides
     "hydra.launcher.submitit_folder": "scripts and logs of jobs are kept beside the grid's results, in "
     "<root>/grids/<name>/slurm/. Type root=PATH.",
@@ -238,6 +238,7 @@ def _unknown_option(error: MissingConfigException) -> str:
         return f"Unknown language '{option}' for {group}. {known}{language_hint(option, options)}"
     allowed = ", ".join(options) or "none"
     if group == "hydra/launcher" and (ours := OTHER_LAUNCHERS.get(option.partition("_")[0])):
+        ours = "local" if option.endswith("_local") else ours
         return (
             f"All cells are one plan, so that xling has launchers of its own. In place of {option} type {group}={ours}."
         )

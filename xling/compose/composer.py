@@ -106,9 +106,10 @@ class Composer:
     def _unknown_language(self, group: str, code: str) -> ConfigError:
         known = self.options(group)
         names = {self.facts(group, one)[name].casefold(): one for one in known for name in ("native_name", "name")}
+        every = f" All languages of the task are {group}=all." if code.casefold() == "all" else ""
         return ConfigError(
             f"Unknown language {shown(code)} for {group}. Known (conf/lang): {', '.join(known)}."
-            f"{language_hint(code, known, names)}"
+            f"{every or language_hint(code, known, names)}"
         )
 
     def compose(self, overrides: Sequence[str]) -> Composed:

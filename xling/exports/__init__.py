@@ -37,10 +37,10 @@ class Asked:
 
 def export(store: Store, name: str, what: str, asked: Asked) -> list[str]:
     """Write the folder, and push it if asked; sentences that say what was done. ConfigError: nothing was written."""
-    if asked.out.exists():
+    if os.path.lexists(asked.out):
         raise ConfigError(f"'{asked.out}' is there already. Give --out another folder, or delete that one.")
     kind = "dataset" if what in TABLES else "model"
-    if asked.push:
+    if asked.push is not None:
         check_push(asked.push, kind)
     grid = Grid(store, name)
     stage = None if what in TABLES else trained(store, name, what)

@@ -45,7 +45,9 @@ def _asked(repository: str, question: Any) -> Any:
 
     try:
         return question(HfApi())
-    except (OSError, ValueError) as error:  # of the network, and the client's own of what the hub refused
+    except Exception as error:  # what the hub refused; no network: of whatever kind the client's transport raises
         said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        advice = f" {TOKEN}." if getattr(getattr(error, "response", None), "status_code", 0) in (401, 403) else ""
-        raise XlingError(f"--push {repository}: the hub answers with {shown(said, 200)}.{advice}") from error
+        answer = getattr(error, "response", None)
+        advice = f" {TOKEN}." if getattr(answer, "status_code", 0) in (401, 403) else ""
+        what = "the hub cannot be asked" if answer is None else "the hub answers"
+        raise XlingError(f"--push {repository}: {what}: {shown(said, 200)}.{advice}") from error

@@ -52,14 +52,17 @@ def read(values: Mapping[str, Any], kinds: Mapping[str, "Kind"]) -> Settings:
     if not isinstance(stages, Mapping):
         raise ConfigError(f"{HERE}.stages={stages} does not fit. Type {HERE}.stages.align.tasks_per_node=2.")
     check_names(stages, list(kinds), f"{HERE}.stages")
+    shares = dict[str, Share]()
     for kind, own in stages.items():
-        check_names(own if isinstance(own, Mapping) else {}, Share.__struct_fields__, f"{HERE}.stages.{kind}")
+        here = f"{HERE}.stages.{kind}"
+        if not isinstance(own, Mapping):
+            raise ConfigError(f"{here}={own} does not fit. Type {here}.tasks_per_node=2.")
+        check_names(own, Share.__struct_fields__, here)
         if not kinds[kind].parallel:
             able = ", ".join(name for name, one in kinds.items() if one.parallel)
-            raise ConfigError(
-                f"{HERE}.stages.{kind}: stages '{kind}' run in one process. Several can be given to: {able}."
-            )
-    values = {**values, "stages": stages}
+            raise ConfigError(f"{here}: stages '{kind}' run in one process. Several can be given to: {able}.")
+        shares[kind] = converted(Share, own, here, {"tasks_per_node": "2"})
+    values = {**values, "stages": shares}
     return converted(Settings, values, HERE, {"workers": "2", "gpus": "2", "claim_timeout_s": "180"})
 
 

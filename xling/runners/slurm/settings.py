@@ -126,7 +126,8 @@ def _read(values: Mapping[str, Any], kinds: Sequence[str]) -> Slurm:
     shared = {name: value for name, value in values.items() if name in RESOURCES}
     own = {name: value for name, value in values.items() if name in OWN and name not in ("stages", "cpu")}
     common = _asked(_read_values(Resources, shared, HERE), HERE)
-    memory = {"mem_gb": _memory(common) / 1024} if common.mem_per_gpu and not common.mem_gb else {}
+    by_gpu = _memory(common) / 1024 if common.mem_per_gpu and not common.mem_gb else 0.0  # 0: of no GPU
+    memory = {"mem_gb": by_gpu} if by_gpu else {}
     bare = msgspec.convert({**_without_gpus(msgspec.to_builtins(common)), **memory}, Resources)
     cpu = _special(bare, values.get("cpu"), f"{HERE}.cpu")
     stages = _mapping(values.get("stages"), f"{HERE}.stages")
@@ -226,7 +227,10 @@ DECIDED = ("array", "chdir", "clusters", "dependency", "error", "help", "hold", 
            "test-only", "usage", "version", "wait", "wrap")  # fmt: skip
 NULL_IS_NONE = ("setup", "additional_parameters")
 EXAMPLES = {"partition": "gpu", "setup": "'[module load cuda]'", "exclude": "n1,n2", "qos": "normal", "wait": "true",
-            "additional_parameters": "'{mail-type: FAIL}'", "pack_minutes": "5", "timeout_min": "240"}  # fmt: skip
+            "additional_parameters": "'{mail-type: FAIL}'", "pack_minutes": "5", "timeout_min": "240",
+            "max_submit": "200", "python": "python3", "account": "lab", "constraint": "a100", "gres": "gpu:1",
+            "mem_per_gpu": "40G", "mem_per_cpu": "4G", "mem_gb": "16", "gpu_mem_gb": "80", "signal_delay_s": "90",
+            "comment": "transfer", "snapshot": "true"}  # fmt: skip
 
 
 # --- what a cluster allows, and whether a request can ever be granted there; cluster.py asks it ------------
