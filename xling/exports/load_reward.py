@@ -22,9 +22,10 @@ from safetensors.torch import load_file
 class Reward:
     def __init__(self, folder: str | Path = Path(__file__).parent) -> None:
         self.how = json.loads((Path(folder) / "load_reward.json").read_text(encoding="utf-8"))
-        self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
+        self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         kind = getattr(transformers, self.how["class"])
-        self.model = kind.from_pretrained(folder, dtype=getattr(torch, self.how["dtype"])).eval()
+        dtype = getattr(torch, self.how["dtype"])
+        self.model = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, trust_remote_code=False).eval()
         self.head = {} if self.how["reads"] == "logit" else load_file(Path(folder) / "head.safetensors")
 
     @torch.inference_mode()

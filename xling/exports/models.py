@@ -134,7 +134,7 @@ def _classifier(net: Net) -> Any:
     tokenizer.pad_token, config.pad_token_id = tokenizer.convert_ids_to_tokens(pad), pad
     try:
         with torch.device("meta"):
-            model = AutoModelForSequenceClassification.from_config(config)
+            model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
     except ValueError:
         return None
     if not isinstance(getattr(model, "score", None), nn.Linear):
