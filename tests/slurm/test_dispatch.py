@@ -20,7 +20,18 @@ from xling.grid.store import Store
 from xling.runners.slurm.dispatch import arrays_of, assign, dependencies, dependency, is_held
 from xling.runners.slurm.dryrun import course, doubts
 from xling.runners.slurm.record import Array, Place, Task
-from xling.runners.slurm.settings import OWN, RESOURCES, Resources, Slurm, check_resources, mixed_gpus, parse_limits
+from xling.runners.slurm.settings import (
+    OWN,
+    RESOURCES,
+    Resources,
+    Slurm,
+    check_resources,
+    gpu_types,
+    gpus_as_asked,
+    gpus_in,
+    mixed_gpus,
+    parse_limits,
+)
 from xling.runners.slurm.settings import read as settings_from
 
 CHEAP: Mapping[str, float] = dict.fromkeys(("base", "sft", "reward", "pool", "gold", "score", "judge"), 0.001)
@@ -359,6 +370,27 @@ def test_what_is_suggested_fits() -> None:
                 settings_from({name: yaml.safe_load(typed)}, KINDS)
     alone = settings_from({"mem_per_gpu": "40G", "stages": {"sft": {"gpus_per_node": 1}}}, KINDS)
     assert (alone.of("sft").mem_per_gpu, alone.of("pool").mem_gb) == ("40G", None)
+
+
+@pytest.mark.parametrize(
+    ("gres", "count", "types", "two"),
+    [
+        ("gpu:2", 2, set(), "gres=gpu:2"),
+        ("gpu", 1, set(), "gres=gpu:2"),
+        ("gpu:a100", 1, {"a100"}, "gres=gpu:a100:2"),
+        ("lscratch:10,gpu:a100-80gb:4(S:0-1)", 4, {"a100-80gb"}, "gres=lscratch:10,gpu:a100-80gb:2"),
+        ("gpu:1g.10gb:1", 1, {"1g.10gb"}, "gres=gpu:1g.10gb:2"),
+        ("gpu:a100:4(S:0-1),gpu:v100:2", 6, {"a100", "v100"}, "gres=gpu:a100:2,gpu:v100:2"),
+        ("gpu:0", 0, set(), "gpus_per_node=2"),
+        ("(null)", 0, set(), "gpus_per_node=2"),
+    ],
+)
+def test_gpus_are_read_and_typed_in_the_words_of_gres(gres: str, count: int, types: set[str], two: str) -> None:
+    asked = Resources(gres=gres)
+    assert (gpus_in(gres), set(gpu_types(gres))) == (count, types) and gpus_in("cpu=8,gres/gpu=3") == 3
+    assert gpus_as_asked(asked).replace("{}", "2") == two
+    assert gpus_as_asked(Resources(gres=gres, gpus_per_task=1)) == ""
+    assert gpus_as_asked(Resources(gres=gres, gpus_per_node=1)) == "gpus_per_node={}"
 
 
 def test_several_processes_go_to_stages_that_can_use_them() -> None:

@@ -104,7 +104,7 @@ class Gpus:
     stated: str = ""  # the setting that says so; what takes more is refused then
     more: bool = False  # whether more of them could run it together,
     most: int = 64  # how many,
-    settings: tuple[str, ...] = ("tasks_per_node", "gpus_per_node")  # and what is typed of the stage's kind then
+    settings: tuple[str, ...] = ("tasks_per_node={}", "gpus_per_node={}")  # and what is typed of its kind then
 
 
 RESERVED, FRAGMENTS = 1.0, 0.05  # GiB of CUDA itself, and the share of a GPU that its allocator cannot use

@@ -300,7 +300,7 @@ def _typed(other: Way, way: Way, task: Task, names: tuple[str, str], kind: str, 
         words.append(f"{names[1]}=true")
     if other.gpus > gpus.count:
         here, nodes = f"hydra.launcher.stages.{kind}", max(1, other.gpus // A_NODE)
-        words += [f"{here}.{name}={other.gpus // nodes}" for name in gpus.settings]
+        words += [f"{here}.{one}".replace("{}", str(other.gpus // nodes)) for one in gpus.settings]
         words += [f"{here}.nodes={nodes}"] if nodes > 1 else []
         if other.sharded and not _spread(task, other._replace(sharded=False), gpus).sharded:
             words.append("policy.parallel=fsdp")

@@ -96,7 +96,7 @@ def gpus(settings: Settings, kind: str) -> Gpus:
     from xling.runners.local.crew import chosen, gib_of, visible
 
     found = tuple(chosen(settings.gpus, list(visible())))
-    count, own = settings.processes.get(kind, 1), ("tasks_per_node",)
+    count, own = settings.processes.get(kind, 1), ("tasks_per_node={}",)
     return Gpus(count, gib_of(found), most=max(1, len(found)), settings=own)
 
 

@@ -14,7 +14,7 @@ from xling.grid.estimate import Speed, of_processor, speed_of
 from xling.grid.stage import Gpus
 from xling.runners import HERE, Ended, Jobs, Work
 from xling.runners.slurm.settings import Slurm as Settings
-from xling.runners.slurm.settings import asks_for_gpus, read
+from xling.runners.slurm.settings import asks_for_gpus, gpus_as_asked, read
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -50,7 +50,8 @@ def gpus(settings: Settings, kind: str) -> Gpus:
     asked = settings.of(kind)
     where = f"{HERE}.stages.{kind}" if kind in settings.stages else HERE
     stated = "" if asked.gpu_mem_gb is None else f"{where}.gpu_mem_gb={asked.gpu_mem_gb:g}"
-    return Gpus(asked.processes, asked.gpu_mem_gb, stated)
+    typed = tuple(word for word in ("tasks_per_node={}", gpus_as_asked(asked)) if word)
+    return Gpus(asked.processes, asked.gpu_mem_gb, stated, settings=typed)
 
 
 def speed(settings: Settings) -> Speed | None:

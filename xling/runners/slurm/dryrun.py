@@ -28,7 +28,7 @@ from xling.runners.slurm import cluster, record
 from xling.runners.slurm.dispatch import on_gpu
 from xling.runners.slurm.record import Array, Filed, Place
 from xling.runners.slurm.script import script
-from xling.runners.slurm.settings import Limits, Resources, Slurm, asks_for_gpus, job_gpus
+from xling.runners.slurm.settings import Limits, Resources, Slurm, asks_for_gpus, gpus_as_asked, job_gpus
 from xling.runners.slurm.submit import draft, refuse
 
 ANYWHERE = Limits({}, None, 1001, None, None)  # a cluster of which nothing is known: SLURM's usual MaxArraySize
@@ -264,7 +264,9 @@ def _idle(plan: Plan, settings: Slurm, kinds: Sequence[str]) -> Iterator[str]:
     for (gpus, used), names in found.items():
         able = [kind for kind in names if kind in plan.kinds and plan.kinds[kind].parallel]
         asked = settings.of(names[0])
-        less = f"{HERE}{f'.stages.{names[0]}' * (names[0] in settings.stages)}.gpus_per_node={asked.tasks_per_node}"
+        one = gpus_as_asked(asked).replace("{}", str(asked.tasks_per_node)) or "gpus_per_task=1"
+        less = f"{HERE}{f'.stages.{names[0]}' * (names[0] in settings.stages)}.{one}"
+        able = [] if asked.gpus_per_task else able
         more = f", or {HERE}.stages.{able[0]}.tasks_per_node={gpus // asked.nodes} for what needs them" if able else ""
         yield (
             f"Each job of {', '.join(names)} holds {gpus} GPUs and uses {used}, since a process uses one: the others "

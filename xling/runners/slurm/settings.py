@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeVar
 
@@ -424,14 +424,32 @@ def minutes_in(limit: str) -> int | None:
 
 
 def gpus_in(gres: str) -> int:
-    """GPUs in a gres word: `gpu:a100:4(S:0-1),gpu:v100:2` has 6."""
-    inner = re.sub(r"\([^)]*\)", "", gres)
-    return sum(int(count) for count in re.findall(r"(?:^|,)(?:gres/)?gpu(?::[a-zA-Z]\w*)?[:=](\d+)", inner))
+    """GPUs in a gres word: `gpu:a100:4(S:0-1),gpu:v100:2` has 6, `gpu:1g.10gb` one."""
+    return sum(count for _, count in _gpu_words(gres))
 
 
 def gpu_types(gres: str) -> frozenset[str]:
     """Their names in a gres word: `gpu:a100:4(S:0-1),gpu:v100:2` has a100 and v100."""
-    return frozenset(re.findall(r"(?:^|,)(?:gres/)?gpu:([a-zA-Z]\w*)", gres))
+    return frozenset(name for name, _ in _gpu_words(gres) if name)
+
+
+def _gpu_words(gres: str) -> Iterator[tuple[str, int]]:
+    """The name (a100, a100-80, 1g.10gb, or none) and number of each word that speaks of GPUs; no number is one."""
+    for word in re.sub(r"\([^)]*\)", "", gres).split(","):
+        if found := re.fullmatch(r"\s*(?:gres[/:])?gpu(?::(?!\d+$)([^:=]+))?(?:[:=](\d+))?\s*", word):
+            yield found[1] or "", int(found[2] or 1)
+
+
+def gpus_as_asked(asked: Resources) -> str:
+    """The setting by which a node's GPUs are asked for, `{}` for their number; empty if they follow the processes."""
+    if asked.gpus_per_task:
+        return ""
+    if asked.gpus_per_node or not gpus_in(asked.gres or ""):
+        return "gpus_per_node={}"
+    words = (
+        re.sub(r"^((?:gres[/:])?gpu(?::(?!\d+$)[^:=(]+)?).*", r"\1:{}", word) for word in str(asked.gres).split(",")
+    )
+    return f"gres={','.join(words)}"
 
 
 def megabytes(amount: str) -> float:
