@@ -55,6 +55,25 @@ def test_a_grid_of_more_jobs_than_may_be_queued_feeds_itself(toy: Toy) -> None:
     assert set(seen.read_text().splitlines()) == {toy.env["PYTHONPATH"]}, "setup runs as in the shell, in every wave"
 
 
+def test_a_second_submission_takes_over_what_was_still_to_follow(toy: Toy) -> None:
+    """Also where the last job of the first, which would submit it, is gone."""
+    toy.settings = (*toy.settings, f"max_submit={MOST}")
+    toy.behaviour = {"base": f"until {toy.gate}"}
+    toy.launch()
+    first = toy.filed()[-1]
+    last = len(first.head.arrays) - 1
+    toy.cluster.run("scancel", toy.job_of("sft[de]"), first.refs[last].id)
+    wait_until(lambda: f"{first.refs[last].id}_0" not in toy.queue(), "the last job is gone", 30)
+    toy.settings = (*toy.settings[:-1], f"max_submit={2 * MOST}")
+    assert " more jobs follow from inside the grid" in toy.launch()
+    taken = toy.filed()[0].refs
+    toy.open_gate()
+    toy.finish()
+    assert toy.filed()[0].refs == taken and len(taken) < last, "the first submits nothing any more"
+    ends = [event.end for filed in toy.filed() for place, *_ in filed.tasks() for event in filed.events(place)]
+    assert ends.count("done") == 19 and "found" not in ends, "no job came for a stage that another had"
+
+
 def test_no_more_jobs_of_a_grid_run_at_once_than_may_also_when_one_is_queued_again(toy: Toy) -> None:
     """Of all arrays together; a second command, which submits what had failed, adds none to them."""
     toy.behaviour = {"sft": "sleep 1", "score": "sleep 1", "base": f"until {toy.gate}", "reward[en]": "raise bad luck"}

@@ -175,7 +175,10 @@ class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
     array: int = -1
     job: str = ""
     state: Word | Literal[""] = ""
-    text: str = ""  # unfolded: what became of the job that folds
+    text: str = ""  # unfolded: what became of the job that folds; released: TAKEN
+
+
+TAKEN = "taken over"  # what was still to follow is another submission's
 
 
 NO_FOLDER = os.EX_CANTCREAT  # exit code of a job that finds no folder to write in, and so cannot say why
@@ -196,6 +199,12 @@ class Filed:
     def own(self) -> bool:
         """Whether this user may change its jobs, and can say what became of them."""
         return os.geteuid() in (0, self.owner)
+
+    @cached_property
+    def feeds(self) -> bool:
+        """Whether jobs of it that have found no room yet follow from inside the grid."""
+        taken = any(line.text == TAKEN for line in _lines(self.folder / "jobs.jsonl", _Line))
+        return bool(self.head.at_once) and self.state == "released" and not taken
 
     @cached_property
     def submission(self) -> Submission:
@@ -490,7 +499,7 @@ def survey(store: Store, grid: str | None = None) -> Survey:
                 _close(one, states or {})
             continue
         open_.append(one)
-        if one.head.at_once and one.state == "released":
+        if one.feeds:
             later = ((place, Held("", LATER, place, one)) for place, _, job in one.tasks() if job is None)
             living |= {place: found for place, found in later}
         for place, found in living.items():

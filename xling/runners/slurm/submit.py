@@ -110,10 +110,15 @@ def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None
         folds_later = any(one.filed.head.grid == plan.name for one in found.reducers.values())
         if not new and (folds_later or not held):
             return Made(held, let_go=let_go, done=not held and not folds_later)
+        fed = [one.folder for one in found.open if one.own and one.feeds and one.head.grid == plan.name]
+        held = {key: one for key, one in held.items() if one.job or one.filed.folder not in fed}
+        new = [stage for stage in plan.to_run if stage.key not in held]
         room = _room(Counter((stage.kind, on_gpu(stage, plan.kinds)) for stage in new), settings, limits)
         drafted = draft(plan, settings, work, held, limits, room, copied)
         filed = record.write(record.folder_of(plan.store, plan.name) / drafted.id, drafted)
         taken = _submit_arrays(filed, room.free)
+        for folder in fed:  # what was to follow from there is in this submission
+            record.note_state(folder, "released", record.TAKEN)
         jobs = sum(array.size for array in filed.head.arrays if array.number in taken)
         later = sum(array.size for array in filed.head.arrays) - jobs
         return Made(held, len(new), jobs, len(taken), let_go, later=later, limit=f"{room.word}: {room.at_once}")
@@ -397,7 +402,7 @@ def feed(folder: Path) -> bool:
     """Submit the next arrays that find room; whether some are left. Under the lock. Refused, in SLURM's words."""
     filed = record.read(folder)
     rest = [array.number for array in filed.head.arrays if array.number not in filed.refs]
-    if filed.state not in ("submitting", "released") or not rest:
+    if not (filed.state == "submitting" or filed.feeds) or not rest:
         return False
     queued, count = cluster.mine()
     if filed.state == "submitting":  # by a shell that has died: one that lives has the lock
