@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,7 +69,7 @@ def private(value: Any) -> Any:
 
 def asked(command: Sequence[str]) -> str:
     """The grid's command as somebody else would type it."""
-    return " ".join(["xling run", *(private(word) for word in command if not word.startswith("root="))])
+    return shlex.join(["xling", "run", *(private(word) for word in command if not word.startswith("root="))])
 
 
 def made_by() -> str:
