@@ -351,6 +351,7 @@ def test_a_kind_overrides_some_values_and_keeps_the_others() -> None:
         ({"mem_gb": 0}, ["hydra.launcher.mem_gb=0"]),
         ({"gpus_per_node": True}, ["hydra.launcher.gpus_per_node=true"]),
         ({"wait": "yes"}, ["hydra.launcher.wait=yes", "Type hydra.launcher.wait=true"]),
+        ({"python": "srun --ntasks=1 python", "stages": {"sft": {"tasks_per_node": 2}}}, ["the steps of sft, which"]),
     ],
 )
 def test_what_does_not_fit_is_named(given: dict[str, Any], words: list[str]) -> None:

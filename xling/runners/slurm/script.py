@@ -209,9 +209,7 @@ def _lines(filed: Filed, array: Array, setup: Sequence[str]) -> list[str]:
     lines = [f"{name}={shlex.quote(value)}" for name, value in known.items()]
     lines.append(f"xling_python=({shlex.join(submission.program)})")
     lines += [BEFORE, *(f"export {name}={shlex.quote(value)}" for name, value in fixed.items())]
-    # pyxis starts Python by srun: a step of a step would wait for what the outer one holds
-    several = array.resources.nodes > 1 and submission.program[0] != "srun"
-    after = [AFTER, OTHERS] if several else [AFTER]
+    after = [AFTER, OTHERS] if array.resources.nodes > 1 else [AFTER]
     return [*lines, AROUND[0], *setup, AROUND[1], *after] if setup else [*lines, *after]
 
 

@@ -118,7 +118,15 @@ def read(values: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Slurm:
                     f"but '{kind}' runs in one process. Several processes can be given to: {names}."
                 )
             found[kind] = msgspec.structs.replace(wanted, nodes=1, tasks_per_node=1)
-    return msgspec.structs.replace(settings, stages={**settings.stages, **single}, light={**settings.light, **light})
+    given = msgspec.structs.replace(settings, stages={**settings.stages, **single}, light={**settings.light, **light})
+    several = [kind for kind in kinds if given.of(kind).processes > 1]
+    if several and settings.python is not None and words_of(settings.python)[0] == "srun":
+        raise ConfigError(
+            f"{HERE}.python={settings.python}: srun starts Python as a step that has all of the job's memory, so that "
+            f"SLURM has none for the steps of {', '.join(several)}, which are to have several processes "
+            f"(tasks_per_node, nodes). Give them one, or leave out python or start it by another program than srun."
+        )
+    return given
 
 
 def _read(values: Mapping[str, Any], kinds: Sequence[str]) -> Slurm:
