@@ -18,7 +18,7 @@ from msgspec import to_builtins
 from xling.compose.grid import Cells, grid_name
 from xling.config.policies import LanguageModel
 from xling.console import Console, harmless, size
-from xling.errors import ConfigError, did_you_mean, shown, while_running
+from xling.errors import ConfigError, did_you_mean, listed, shown, while_running
 from xling.experiment import Experiment, experiment_from
 from xling.folding import fold
 from xling.grid.claim import check_own, digest_of, running
@@ -261,6 +261,12 @@ def _planned(cells: Cells, catalogue: str, launcher: Launcher, settings: Any, wo
     if freed := plan.drop_weights():
         print(
             f"xling: {size(freed)} of weights that nothing reads any more were dropped (keep_weights).", file=sys.stderr
+        )
+    if others := plan.keepers():
+        print(
+            f"xling: Weights that other grids of this root have in common with it stay, since they keep theirs: "
+            f"{listed(others, 5)}. Type keep_weights in their commands, too (docs/running.md).",
+            file=sys.stderr,
         )
     return plan
 

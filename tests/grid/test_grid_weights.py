@@ -104,6 +104,7 @@ def test_another_grid_of_the_root_keeps_what_it_reads_or_wants(tmp_path: Path) -
     plan = planned(tmp_path, grid(["fr"], ["de"]))
     ran(plan)
     assert held(plan) == {"sft[de]", "sft[fr]"}  # of keeps; to be read by reads
+    assert plan.keepers() == ["keeps"] and keeps.keepers() == [] and reads.keepers() == ["keeps"]
     ran(reads)
     assert held(reads) == {"sft[de]", "reward[de]"}
     (tmp_path / "grids" / "keeps" / "plan.json").unlink()

@@ -28,7 +28,7 @@ from xling.grid.host import code_digest, git_sha
 from xling.grid.records import PLAN, AxisValue, Done, LeftOut, PlanFile, PlannedCell, PlannedStage, Ref, Sheet, planned
 from xling.grid.stage import DATA, WHERE, Cell, Gpus, Json, Kind, Memory, Stage, canonical_json
 from xling.grid.store import Listing, Status, Store
-from xling.grid.weights import drop
+from xling.grid.weights import drop, keepers
 
 # --- Why a stage has to run: what differs between its spec and the nearest result that is already stored ---
 
@@ -184,6 +184,10 @@ class Plan:
         asked = [(step.stage.kind, key) for key, step in self.steps.items()
                  if step.stage.kind in self.dropping and step.state == "cached"]  # fmt: skip
         return drop(self.store, self.kinds, asked, self._file())
+
+    def keepers(self) -> list[str]:
+        """Other grids of the root, because of which weights stay that this one would drop."""
+        return keepers(self.store, self._file()) if self.dropping else []
 
     def cost(self, workers: int) -> tuple[float, float]:
         """(seconds of work, seconds until it is done): bounded by the critical path and by workers (0: any number)."""

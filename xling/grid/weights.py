@@ -62,6 +62,16 @@ def drop(store: Store, kinds: Mapping[str, Kind], asked: Iterable[Result], now: 
     return freed
 
 
+def keepers(store: Store, now: PlanFile) -> list[str]:
+    """Other grids of the root that keep weights which a plan would drop."""
+    refs, found = {(stage.kind, stage.key) for stage in now.stages if stage.kind in now.drops}, list[str]()
+    for name in grids(store):
+        with contextlib.suppress(StoreError, ConfigError, OSError):
+            if name != now.name and not refs.isdisjoint(_readers([_read(store, name)])[1]):
+                found.append(name)
+    return found
+
+
 def _readers(plans: Iterable[PlanFile]) -> tuple[dict[Result, set[Result]], set[Result]]:
     """Each result's readers in the plans, and the results of which some plan keeps the weights."""
     readers: dict[Result, set[Result]] = {}
