@@ -119,7 +119,7 @@ def test_a_launch_whose_name_was_taken_from_it_folds_nothing_into_the_other_grid
 
 
 def test_a_full_dry_run_has_every_stage_and_plus_adds_what_is_there(tmp_path: Path, planned: Planned) -> None:
-    code, out, error = planned(*TOY, "+sweeps=demo", "target_lang=all", "name=g", "dry_run=full")
+    code, out, error = planned(*TOY, "+sweeps=demo", "+target_lang=all", "name=g", "dry_run=full")
     assert code == 0, error
     short = planned(*TOY, "-m", "sweeps=demo", "target_lang=glob(*)", "name=g", "dry_run=true")[1]
     assert out.startswith(short.rstrip()) and len(out.splitlines()) > len(short.splitlines()) + 12

@@ -31,7 +31,8 @@ SHOWING = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--
            "-sc", "--shell-completion")  # fmt: skip
 OPEN = ("hydra.launcher.stages.", "hydra.launcher.cpu.", "hydra.launcher.additional_parameters.")
 RUNNING = ("-m", "--multirun", "-r", "--run")
-THERE = ("experiment", "scale", "sweeps", *PLAIN_GROUPS)  # groups that the configuration has: `+` adds nothing
+# Groups that the configuration has: `+` adds nothing.
+THERE = ("experiment", "scale", "sweeps", *LANGUAGE_GROUPS, *PLAIN_GROUPS)
 # Settings of Hydra's own for a folder and a number a job, which nothing here would read.
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir", "hydra.job.chdir")
 NUMBERS = ("hydra.job.num", "hydra.job.id", "hydra.job.name")
@@ -123,7 +124,7 @@ def _arguments(arguments: Sequence[str]) -> list[str]:
             raise ConfigError(f"{shown(argument)}: settings have no dashes before them. Type {setting}={said}.")
     if any(argument.partition("=")[0] in SHOWING for argument in arguments):
         return [argument for argument in map(_addable, arguments) if argument not in RUNNING]
-    return ["--multirun", *(_addable(protected(quoted(a))) for a in arguments if a not in RUNNING)]
+    return ["--multirun", *(protected(quoted(_addable(a))) for a in arguments if a not in RUNNING)]
 
 
 def _refuse_jobs(argument: str) -> None:
