@@ -4,6 +4,7 @@
     python benchmarks/slurm.py --run      # besides: 6x6 stages of 1 s each, run to the end
     python benchmarks/slurm.py --scale 100    # alone: 100x100 stages in 20,302 jobs that wait: submit, look, cancel
     python benchmarks/slurm.py --grid sweeps=embedded    # alone: a grid on 4 nodes and here, and whether they agree
+    python benchmarks/slurm.py --grid sweeps=embedded --pilots 2    # the same as jobs and in pilots, with accounting
     python benchmarks/slurm.py --grid sweeps=optimizers source_lang=en,tr target_lang=en,tr seed=0
 
 Needs SLURM's programs on this machine (make test-slurm installs them), but no cluster.
@@ -99,6 +100,32 @@ def both_ways(cluster: Cluster, folder: Path, overrides: Sequence[str]) -> None:
     print("matrix.csv: " + ("the same bytes" if ours == theirs else "NOT the same bytes"))
 
 
+def with_pilots(cluster: Cluster, folder: Path, overrides: Sequence[str], pilots: int) -> None:
+    """A grid as a job for each stage, packed as usual, and in pilots: wall time, and CPU time of all its jobs."""
+    command = [sys.executable, str(ROOT / "launch.py"), "-m", *overrides, "tracking.mode=off", "name=grid",
+               "hydra/launcher=slurm", "hydra.launcher.mem_gb=4"]  # fmt: skip
+    made = dict[str, bytes]()
+    for how, more in {"jobs": [], "pilots": [f"hydra.launcher.pilots={pilots}"]}.items():
+        start = time.perf_counter()
+        subprocess.run([*command, f"root={folder / how}", *more], env=cluster.env, check=True)
+        wait_until(lambda: not cluster.run("squeue", "-h", check=False).strip(), "the grid", 3600, 0.2)
+        wall = time.perf_counter() - start
+        filed = record.submissions(Store(folder / how))[-1]
+        ids = ",".join(ref.id for ref in filed.refs.values())
+        time.sleep(3.0)  # for accounting to have it
+        cpu = cluster.run("sacct", "-nPX", "-j", ids, "-o", "TotalCPU").split()
+        idle = sum(event.idle for place, _, _ in filed.tasks() for event in filed.events(place))
+        made[how] = (folder / how / "grids/grid/matrix.csv").read_bytes()
+        print(f"{how}: {sum(array.size for array in filed.head.arrays)} jobs, {wall:.0f} s until the matrix is there, "
+              f"{sum(map(_seconds, cpu)):.0f} s of CPU in jobs, {idle:.0f} s idle", flush=True)  # fmt: skip
+    print("matrix.csv: " + ("the same bytes" if len(set(made.values())) == 1 else "NOT the same bytes"))
+
+
+def _seconds(text: str) -> float:
+    """SLURM's `01:02:03` or `02:03.456`."""
+    return sum(float(part) * 60**place for place, part in enumerate(reversed(text.split(":"))))
+
+
 def bare_makespan(cluster: Cluster, plan: Plan) -> float:
     """Seconds that SLURM itself needs for jobs of the same number, order and length that do nothing but sleep."""
     _, arrays = arrays_of(assign(plan, ALONE, {}), ALONE, 1001, "bare")
@@ -159,13 +186,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", action="store_true", help="run a grid of 1-second stages as well")
     parser.add_argument("--grid", nargs="+", metavar="OVERRIDE", help="run this grid on 4 nodes, then here")
     parser.add_argument("--scale", type=int, metavar="SIZE", help="only submit a grid of SIZE x SIZE, look and cancel")
+    parser.add_argument("--pilots", type=int, metavar="N", help="run the grid of --grid as jobs, then in N pilots")
     options = parser.parse_args(arguments)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # jobs start from compiled modules, as they do elsewhere
     if options.grid:
         with (
-            Cluster(gpu_nodes=4, cpu_nodes=0, cpus=1, memory_mb=5000) as cluster,
+            Cluster(options.pilots is not None, gpu_nodes=4, cpu_nodes=0, cpus=1, memory_mb=5000) as cluster,
             tempfile.TemporaryDirectory() as name,
         ):
+            if options.pilots is not None:
+                return with_pilots(cluster, Path(name), options.grid, options.pilots)
             return both_ways(cluster, Path(name), options.grid)
     many = {"MaxJobCount": 60000} if options.scale else {}
     with Cluster(cpus=32, options=many) as cluster, tempfile.TemporaryDirectory() as name:

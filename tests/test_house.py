@@ -209,7 +209,8 @@ ORDER = """
     translators.micro_exact translators.recorded translators.seq2seq
     translators.micro_noisy
     runners
-    runners.local runners.slurm
+    runners.local
+    runners.slurm
     analysis.matrix
     analysis.tidy
     analysis.languages

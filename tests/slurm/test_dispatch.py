@@ -363,12 +363,13 @@ def test_what_does_not_fit_is_named(given: dict[str, Any], words: list[str]) -> 
 def test_what_is_suggested_fits() -> None:
     """Of every setting: a value of no type of its own, and one below its least, are answered with one that is taken."""
     for name in set(RESOURCES) | set(OWN) - {"cpu", "stages"}:
+        beside = {"pilots": 1} if name == "pilot_stages" else {}
         for wrong in (Path(), -1, True):
             try:
-                settings_from({name: wrong}, KINDS)
+                settings_from({**beside, name: wrong}, KINDS)
             except ConfigError as refused:
                 typed = str(refused).rpartition(f"Type hydra.launcher.{name}=")[2].rstrip(".").strip("'")
-                settings_from({name: yaml.safe_load(typed)}, KINDS)
+                settings_from({**beside, name: yaml.safe_load(typed)}, KINDS)
     alone = settings_from({"mem_per_gpu": "40G", "stages": {"sft": {"gpus_per_node": 1}}}, KINDS)
     assert (alone.of("sft").mem_per_gpu, alone.of("pool").mem_gb) == ("40G", None)
 

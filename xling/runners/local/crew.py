@@ -42,7 +42,7 @@ def crew(plan: Plan, workers: int | None, threads: int, gpus: int | None) -> tup
         return _with_gpus(names, workers, count)
     off = "" if gpus == 0 else None
     largest, bytes_ = max(_sizes(plan), key=lambda one: one[1], default=(None, 0.0))
-    room = free_memory(Path("/proc"), Path("/sys/fs/cgroup")) * SPARE
+    room = min(free_memory(Path("/proc"), Path("/sys/fs/cgroup")), _granted_memory()) * SPARE
     if largest is None or not bytes_ or count * bytes_ <= room:
         return [Seat(gpu=off)] * count, _counted(count)
     fit = max(1, int(room // bytes_))
@@ -91,8 +91,21 @@ def _sizes(plan: Plan) -> Iterator[tuple[Stage, float]]:
 
 
 def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may use: no more than the SLURM job has that it is in, whether or not others are shut out."""
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(seen, _granted("SLURM_CPUS_ON_NODE") or seen)
+
+
+def _granted(name: str) -> int:
+    """A number that SLURM tells its jobs; 0: this is none, or it was not limited."""
+    value = os.environ.get(name, "")
+    return int(value) if value.isdigit() else 0
+
+
+def _granted_memory() -> float:
+    """Bytes that the SLURM job has that this process is in."""
+    megabytes = _granted("SLURM_MEM_PER_NODE") or _granted("SLURM_MEM_PER_CPU") * _granted("SLURM_CPUS_ON_NODE")
+    return megabytes * 2.0**20 or float("inf")
 
 
 # --- GPUs ---------------------------------------------------------------------------------------------------

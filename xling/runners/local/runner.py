@@ -29,6 +29,7 @@ from xling.grid import claim, files, host
 from xling.grid.cleanup import remove_leftovers
 from xling.grid.plan import Plan
 from xling.grid.records import Sheet
+from xling.grid.stage import Stage
 from xling.grid.store import now
 from xling.runners.execute import Job, Report, record_failure
 from xling.runners.local.crew import Seat, cores, is_heavy
@@ -67,7 +68,7 @@ def run_local(
     root = str(plan.store.root.absolute())
     own = (plan.git, host.code_digest(), claim_timeout, plan.dropping, os.getpid(), dict(processes or {}))
     setting = Setting(root, catalogue, force, threads, *own)
-    run = _Run(plan, setting, seats, display_for(len(plan.steps), show))
+    run = Loop(plan, setting, seats, display_for(len(plan.steps), show))
     with while_running():
         outcome = run.outcome()
     _note_run(plan, outcome)
@@ -76,8 +77,13 @@ def run_local(
     return outcome
 
 
-class _Run:
-    """The event loop: feeds idle workers, listens to all of them, replaces the dead."""
+class Loop:
+    """The event loop: feeds idle workers, listens to all of them, replaces the dead.
+
+    What a pilot (xling/runners/slurm/pilot.py) does otherwise: over, gone, failed_meanwhile, taken, signals.
+    """
+
+    patience = 3.0  # seconds that workers have to end when there is no more to do, or they are told to stop
 
     def __init__(self, plan: Plan, setting: Setting, seats: Sequence[Seat], display: "Display") -> None:
         self._plan, self._setting, self._display = plan, setting, display
@@ -102,8 +108,8 @@ class _Run:
     def outcome(self) -> Outcome:
         start = time.perf_counter()
         try:
-            with self._signals():
-                while self._schedule.left and not self._signal:
+            with self.signals():
+                while not self.over():
                     self._turn()
                 if self._signal:
                     self._display.say("Stopping: results so far are kept. Again to stop at once.")
@@ -129,6 +135,9 @@ class _Run:
         return Outcome(plan.name, plan.cells, stages, failures, self._schedule.work, seconds, self._seats.total(),
                        self._signal)  # fmt: skip
 
+    def over(self) -> bool:
+        return not self._schedule.left or bool(self._signal)
+
     # --- one turn -----------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
@@ -150,7 +159,8 @@ class _Run:
                 count = min(self._setting.processes.get(self._schedule.next(heavy).kind, 1), self._seats[heavy])
                 if count > 1 and not self._borrowed(worker, count - 1):
                     continue  # until as many are idle: what comes after it in the plan's order waits too
-                stages = self._schedule.take(self._seats[heavy], heavy) if count == 1 else [self._schedule.pop(heavy)]
+                if not (stages := self.taken(heavy, count)):
+                    continue
                 healed, gpus = self._schedule.healed, self._gpus(worker) if count > 1 else ""
                 worker.send([Job(stage.key, Sheet.of(stage), stage.key in healed, gpus) for stage in stages])
                 self._display.started(stages[0].label)
@@ -159,6 +169,10 @@ class _Run:
             free = [seat for seat in self._free if seat.heavy == heavy]
             for seat in free[: max(0, self._schedule.ready(heavy) - starting)]:
                 self._start(seat)
+
+    def taken(self, heavy: bool, count: int) -> list[Stage]:
+        """The next stages for a worker; one, where it runs in `count` processes."""
+        return self._schedule.take(self._seats[heavy], heavy) if count == 1 else [self._schedule.pop(heavy)]
 
     def _borrowed(self, worker: Worker, count: int) -> bool:
         """Whether `count` other seats of its sort are idle, which are the worker's then until its stage has ended."""
@@ -270,18 +284,27 @@ class _Run:
             stage = self._plan.steps[key].stage
             beside = self._store.beside(stage.kind, key, ".claim")
             held = self._watch.holder(beside)
-            if held is not None:
+            if held is not None and self.gone(held):
+                claim.drop(beside, held)
+            elif held is not None:
                 if time.monotonic() >= self._said[key]:
                     self._said[key] = time.monotonic() + SAY_SECONDS[1]
                     waited.setdefault((held.by.name, held.since // 60), []).append((stage.label, beside, held))
-                continue
-            failure = self._store.failure(stage.kind, key)
-            if failure is not None and self._failed_at(stage.kind, key) != self._before.get(key):
+            elif (failure := self.failed_meanwhile(stage)) is not None:
                 self._fail(key, failure)
             else:
                 self._schedule.give_back(key)  # a worker sees whether it is done
         for group in waited.values():
             self._say_waiting([label for label, _, _ in group], *group[0][1:])
+
+    def gone(self, held: claim.Claim) -> bool:
+        """Whether something else than its heartbeat tells that a runner has ended."""
+        return False
+
+    def failed_meanwhile(self, stage: Stage) -> str | None:
+        """Another runner's failure of a stage, its last line."""
+        failure = self._store.failure(stage.kind, stage.key)
+        return failure if self._failed_at(stage.kind, stage.key) != self._before.get(stage.key) else None
 
     def _say_waiting(self, labels: Sequence[str], path: str, held: claim.Claim) -> None:
         since = time.strftime("%H:%M:%S", time.localtime(held.since))
@@ -356,14 +379,14 @@ class _Run:
             if self._signal:
                 worker.terminate()
             worker.close()
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + self.patience
         for worker in self._workers:
             worker.wait(max(0.0, deadline - time.monotonic()))
 
     # --- signals ------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
+    def signals(self) -> Iterator[None]:
         """SIGINT, SIGTERM and SIGHUP stop the loop; a socket wakes it. Left alone outside the main thread."""
         reader, writer = socket.socketpair()
         reader.setblocking(False)

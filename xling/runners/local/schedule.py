@@ -72,6 +72,15 @@ class Schedule:
     def ready(self, heavy: bool = True) -> int:
         return len(self._ready[heavy])
 
+    def width(self) -> int:
+        """How many heavy stages of those that are left could run at once: the largest layer of what is left."""
+        depths, layers = dict[str, int](), Counter[int]()
+        for key, step in self.steps.items():
+            if key not in self.ends:
+                depths[key] = 1 + max((depths.get(up.key, 0) for up in step.stage.parents.values()), default=0)
+                layers[depths[key]] += self._heavy(step.stage)
+        return max(layers.values(), default=0)
+
     def index(self, key: str) -> int:
         return self._order[key]
 

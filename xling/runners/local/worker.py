@@ -21,17 +21,27 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import BinaryIO, NoReturn
 
 import msgspec
 
 from xling.console import lasting_output
 from xling.grid import files, host
-from xling.grid.stage import Context, Kind
+from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Store
 from xling.jsonfiles import decode
 from xling.runners import ranks
-from xling.runners.execute import Executor, Job, Report, fixed_environment, last_line, load_catalogue, open_log
+from xling.runners.execute import (
+    Executor,
+    Job,
+    Progress,
+    Report,
+    fixed_environment,
+    last_line,
+    load_catalogue,
+    open_log,
+)
 from xling.runners.local.crew import VISIBLE, Seat
 
 PROGRESS_SECONDS = 0.2  # at most one progress report in this time
@@ -50,10 +60,14 @@ class Setting(msgspec.Struct, frozen=True):
     drops: list[str]  # kinds of stages whose weights go when all have read them
     parent: int  # pid of the process to die with
     processes: dict[str, int] = {}  # by kind: that its stages run in, where that is not one
+    note: str = ""  # said in the header of each stage's log
+    leaves: bool = False  # SIGTERM tells the running stage to stop, and does not end it at once
 
 
 def main() -> None:
-    setting = decode(sys.argv[1], type=Setting)
+    setting, told = decode(sys.argv[1], type=Setting), Told()
+    if setting.leaves:
+        signal.signal(signal.SIGTERM, told.hear)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C and a terminal that closes are for the parent to decide about
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     guarded(setting.parent)
@@ -66,22 +80,53 @@ def main() -> None:
         return
     store = Store(setting.root)
     git = host.commit(setting.git, setting.code)
-    executor = Executor(store, kinds, setting.force, setting.threads, git, timeout=setting.timeout, drops=setting.drops)
+    executor = Executor(store, kinds, setting.force, setting.threads, git, timeout=setting.timeout, note=setting.note,
+                        stopping=told.stopping, drops=setting.drops)  # fmt: skip
     executor.processes = lambda kind: setting.processes.get(kind, 1)
     executor.heart.lost = lambda path: _give_up(replies, path)
     _send(replies, Report("ready", by=executor.who))
-    serve(executor, setting.catalogue, commands, replies)
+    serve(executor, setting.catalogue, commands, replies, told)
     sys.stdout.flush()
     os._exit(0)  # threads that stage code left behind do not keep the worker
 
 
-def serve(executor: Executor, catalogue: str, commands: BinaryIO, replies: int) -> None:
+class Told:
+    """Whether this process has been told to stop. A stage that looks comes to an end by itself, any other is
+    interrupted.
+    """
+
+    def __init__(self) -> None:
+        self._told = self._looks = self._inside = False
+
+    def stopping(self) -> bool:
+        """Context.stopping."""
+        self._looks = True
+        return self._told
+
+    def hear(self, _number: int, _frame: FrameType | None) -> None:
+        first, self._told = not self._told, True
+        if first and self._inside and not self._looks:
+            raise Interrupted("the runner has to stop")
+
+    def execute(self, executor: Executor, job: Job, progress: Progress) -> Report:
+        """Run a stage; one that is stopped may be claimed by others, and this process leaves."""
+        stopped = Report("claimed", job.key, "nobody: it was stopped", leaving=True)
+        self._looks, self._inside = False, True
+        try:
+            return stopped if self._told else executor.execute(job, progress)
+        except Interrupted:
+            return stopped
+        finally:
+            self._inside = False
+
+
+def serve(executor: Executor, catalogue: str, commands: BinaryIO, replies: int, told: Told) -> None:
     """Until the other end closes the pipe: one line with a list of jobs, one line back for each."""
     decoder = msgspec.json.Decoder(list[Job])
     for line in commands:
         for job in decoder.decode(line):
             executor.call = _caller(executor, catalogue, job)
-            report = executor.execute(job, _Progress(replies, job.key))
+            report = told.execute(executor, job, _Progress(replies, job.key))
             _send(replies, report)
             if report.leaving:
                 return
@@ -312,6 +357,12 @@ class Worker:
         """Tell the process that works, and those that it started, to end."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(self._process.pid, signal.SIGTERM)
+
+    def tell(self) -> None:
+        """Tell the process that works alone, which stops its stage (Setting.leaves)."""
+        if self.who is not None and not self.exited():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.who.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """End it and all that it started, at once."""

@@ -1,8 +1,9 @@
 """Running a plan as jobs of a SLURM cluster: hooks of hydra/launcher=slurm (xling/runners/__init__.py); docs/slurm.md.
 
 settings.py: what can be asked for; dispatch.py: stages to jobs; submit.py, script.py, task.py, step.py: from the shell
-to the processes of a job; dryrun.py: what a dry run shows of jobs; record.py: what has been submitted and what became
-of it; cluster.py: SLURM's commands; watch.py: `xling status`, `logs` and `cancel`.
+to the processes of a job; pilot.py: a job that takes stages as they become ready; dryrun.py: what a dry run shows of
+jobs; record.py: what has been submitted and what became of it; cluster.py: SLURM's commands; watch.py: `xling status`,
+`logs` and `cancel`.
 """
 
 import sys

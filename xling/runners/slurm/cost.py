@@ -3,7 +3,8 @@
 How long a job held its GPUs is in the cluster's accounts, all its turns together; without accounts, from its first
 word to its last. What it did with them is in its own events: a stage that computes on a GPU uses one a process, from
 its start to its end, or until it had to stop. All else is idle: starting, waiting for a result, stages that ride along
-and compute on none, GPUs beyond the processes, and work that was lost without a word.
+and compute on none, GPUs beyond the processes, and work that was lost without a word. A pilot says itself how long its
+GPUs were idle; its time is that of the kinds of stages that it has done on them, by the seconds that they took.
 """
 
 import os
@@ -42,12 +43,38 @@ def _of(store: Store, filed: Filed) -> Iterator[tuple[str, GpuTime]]:
         gpus = gpu_seconds / seconds if gpu_seconds else gpus
         keys = [stage.key for stage in filed.submission.jobs(task)]
         light, first = {keys[number] for number in task.light}, kinds[keys[0]]
+        if filed.head.arrays[place[0]].pilots:
+            yield first, GpuTime(1, gpus * asked.timeout_min * 60)
+            took = dict[str, float]()
+            for event in events:
+                if event.key not in light and event.seconds:
+                    kind = kinds.get(event.key, first)
+                    took[kind] = took.get(kind, 0.0) + event.seconds
+            yield from _shared(took or {first: 1.0}, *_flown(events, gpus, seconds))
+            continue
         spans = list(_spans(events, keys, _runs(store, filed, task)))
         own = sum(span.seconds for span in spans)
         yield first, GpuTime(1, gpus * asked.timeout_min * 60, gpus * max(0.0, seconds - own))
         for span in spans:
             used = 0.0 if span.key in light else span.used * min(gpus, asked.processes)
             yield kinds.get(span.key, first), GpuTime(0, 0.0, gpus * span.seconds, used)
+
+
+def _flown(events: Iterable[Event], gpus: float, seconds: float) -> tuple[float, float]:
+    """GPU seconds that a pilot has held and used; seconds: that the job took, where the cluster has accounts."""
+    mark = spoken = idle = 0.0
+    for event in events:
+        idle += event.idle
+        if event.at:  # else noted by others
+            spoken += max(0.0, event.at - mark) if mark and event.event != "start" else 0.0
+            mark = 0.0 if event.event in ("requeue", "end") else event.at
+    return gpus * max(seconds, spoken), max(0.0, gpus * spoken - idle)
+
+
+def _shared(took: Mapping[str, float], held: float, used: float) -> Iterator[tuple[str, GpuTime]]:
+    for kind, seconds in took.items():
+        share = seconds / sum(took.values())
+        yield kind, GpuTime(0, 0.0, held * share, used * share)
 
 
 def _runs(store: Store, filed: Filed, task: Task) -> bool:

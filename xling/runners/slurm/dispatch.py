@@ -15,6 +15,7 @@ those would be too many edges, or too many arrays, whole arrays run one after an
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
@@ -70,6 +71,12 @@ def assign(plan: Plan, settings: Slurm, elsewhere: Mapping[str, str], first: Col
 def on_gpu(stage: Stage, kinds: Mapping[str, Kind]) -> bool:
     """Whether a stage computes on a GPU, as its kind says; of an unknown kind that is assumed."""
     return stage.kind not in kinds or kinds[stage.kind].gpu(stage)
+
+
+def asked_for(plan: Plan, settings: Slurm, stages: Iterable[Stage]) -> Mapping[tuple[str, bool], int]:
+    """What is asked for stages, as `Slurm.of` takes it, and by how many of them; by pilots: GPUs, if one needs them."""
+    kinds = Counter((stage.kind, on_gpu(stage, plan.kinds)) for stage in stages)
+    return kinds if settings.pilots is None or not kinds else {("", any(gpu for _, gpu in kinds)): settings.pilots}
 
 
 class _Packer:
@@ -276,6 +283,30 @@ def _behind(task: Task, arrays: Sequence[Array], before: Iterable[str]) -> Task:
     above = [(array.number, number) for array in arrays[-LINKS:] for number in range(len(array.tasks))]
     others = task.others if arrays else {*task.others, *before}
     return replaced(task, needs=tuple(sorted({*task.needs, *above})), others=tuple(sorted(others)))
+
+
+def pilots_of(
+    plan: Plan, settings: Slurm, pilots: int, elsewhere: Set[str], prefix: str, after: Sequence[str] = ()
+) -> tuple[tuple[Job, ...], tuple[Array, ...]]:
+    """The same for jobs that take stages as they become ready: one array of them, no edges, and the reducer.
+
+    elsewhere: stages that another submission's jobs are going to make. Those that others here need are among the
+    pilots' as well: who comes first makes them.
+    """
+    wanted = {stage.key for stage in plan.to_run} - elsewhere
+    for stage in reversed(plan.to_run):  # children before parents
+        wanted |= {up.key for up in stage.parents.values()} if stage.key in wanted else set()
+    stages = [stage for stage in plan.to_run if stage.key in wanted]
+    jobs = tuple(Job(stage.key, Sheet.of(stage)) for stage in stages)
+    light = tuple(number for number, stage in enumerate(stages) if not on_gpu(stage, plan.kinds))
+    each = (Task(tuple(range(len(jobs))), light=light),) * min(pilots, len(jobs))
+    arrays = [
+        Array(0, f"{prefix}-0-pilots", settings.of(*kind), each, together=True, pilots=True)
+        for kind in asked_for(plan, settings, stages)  # one, if there is anything
+    ]
+    last = Task((), tuple((0, number) for number in range(len(each))), tuple(after))
+    arrays.append(Array(len(arrays), f"{prefix}-{len(arrays)}-{REDUCE}", settings.of(REDUCE), (last,), together=True))
+    return jobs, tuple(arrays)
 
 
 def _blocks(

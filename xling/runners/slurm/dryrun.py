@@ -22,6 +22,7 @@ from rich.table import Table
 
 from xling.console import duration
 from xling.errors import XlingError
+from xling.grid.estimate import path_lengths
 from xling.grid.plan import Plan
 from xling.runners import HERE, Work
 from xling.runners.slurm import cluster, record
@@ -46,6 +47,11 @@ def preview(plan: Plan, settings: Slurm, work: Work) -> Iterator[RenderableType]
         for array in drafted.arrays
         for number, task in enumerate(array.tasks)
     }
+    for array in drafted.arrays[:1]:
+        if array.pilots:  # they share the stages, and none ends before the longest chain of them may have
+            longest = max(path_lengths((step.stage for step in plan.steps.values()), plan.seconds()).values())
+            share = seconds[0, 0] / (len(array.tasks) * settings.side_by_side(array.resources))
+            seconds |= {(0, number): max(longest, share) for number in range(len(array.tasks))}
     yield _table(filed, seconds)
     yield _hours(filed, seconds, limits)
     yield escape("\n".join(_head(filed, seconds)))
@@ -238,6 +244,8 @@ def doubts(plan: Plan, settings: Slurm) -> list[str]:
     """Sentences on kinds of stages whose jobs hold idle GPUs, get none, or have less time than they take."""
     kinds = dict.fromkeys((stage.kind, on_gpu(stage, plan.kinds)) for stage in plan.to_run)
     computing = [kind for kind, gpu in kinds if gpu]
+    if settings.pilots is not None:  # which go on after time limits, and have a process for each GPU
+        return [*_without(settings, computing)]
     return [*_without(settings, computing), *_idle(plan, settings, computing), *_short(plan, settings, kinds)]
 
 

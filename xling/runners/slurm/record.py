@@ -67,6 +67,17 @@ class Array(msgspec.Struct, frozen=True, omit_defaults=True):
     together: bool = False  # all its tasks wait for what any of them needs: one edge, which sbatch is given
     size: int = 0  # tasks that it has in tasks.jsonl
     first: int = 0  # and the line of the first of them
+    pilots: bool = False  # each of its tasks has all the stages of the first, and runs those that no other one is at
+
+    @property
+    def lines(self) -> int:
+        """In tasks.jsonl."""
+        return min(self.size, 1) if self.pilots else self.size
+
+    @property
+    def own(self) -> tuple[Task, ...]:
+        """Its tasks; of pilots, which are all alike, one."""
+        return self.tasks[:1] if self.pilots else self.tasks
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -168,6 +179,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     end: str = ""  # done, found, failed, blocked
     text: str = ""  # why
     seconds: float = 0.0
+    idle: float = 0.0  # a pilot: GPU seconds (without GPUs of stages side by side) since the line before, in which
+    # nothing ran. Their sum over the lines of a job is what stood idle in all its turns
 
 
 class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -226,7 +239,8 @@ class Filed:
         if self.head.format == 1:
             task = self.head.task(place)
             return task, self.head.jobs(task)
-        row = _row(self.folder, self.head.arrays[place[0]].first + place[1])
+        array = self.head.arrays[place[0]]
+        row = _row(self.folder, array.first + (0 if array.pilots else place[1]))
         return _task(row), row.stages
 
     @cached_property
@@ -245,6 +259,20 @@ class Filed:
         """SLURM's id of a task, "123_4"; None if it was never submitted."""
         ref = self.refs.get(place[0])
         return f"{ref.id}_{place[1]}" if ref else None
+
+    def among(self, place: Place) -> list[Place]:
+        """Tasks that have the same stages: itself, or all pilots."""
+        array = self.head.arrays[place[0]]
+        return [(place[0], number) for number in range(array.size)] if array.pilots else [place]
+
+    def awaited(self, place: Place) -> str | None:
+        """What SLURM is told to wait for so that its stages have ended: the job of a task, or all pilots."""
+        pilots = self.head.arrays[place[0]].pilots and place[0] in self.refs
+        return self.refs[place[0]].id if pilots else self.job(place)
+
+    def ends(self, place: Place) -> list[Event]:
+        """How stages of a task have ended, in whichever of the pilots."""
+        return [event for one in self.among(place) for event in self.events(one) if event.end]
 
     def events(self, place: Place) -> list[Event]:
         return list(_lines(task_file(self.folder, place), Event))
@@ -278,7 +306,7 @@ def write(folder: Path, submission: Submission) -> Filed:
         arrays.append(msgspec.structs.replace(array, tasks=(), size=len(array.tasks), first=len(rows)))
         rows += [
             _Row(task.needs, task.others, tuple(submission.jobs(task)), task.sure, task.sure_others, task.light)
-            for task in array.tasks
+            for task in array.own
         ]
     lines = [msgspec.json.encode(row) for row in rows]
     index, start = [], (len(lines) + 1) * INDEX
@@ -332,7 +360,7 @@ def _checked(line: bytes, checksum: int) -> bytes:
 
 def _whole(folder: Path, head: Submission) -> Submission:
     content = (folder / "tasks.jsonl").read_bytes()
-    total = sum(array.size for array in head.arrays)
+    total = sum(array.lines for array in head.arrays)
     index = [_entry(content[at : at + INDEX]) for at in range(0, (total + 1) * INDEX, INDEX)]
     lines = (_checked(content[start : end - 1], checksum) for (start, checksum), (end, _) in pairwise(index))
     rows = [decode(line, _Light) for line in lines]
@@ -340,10 +368,10 @@ def _whole(folder: Path, head: Submission) -> Submission:
     arrays = []
     for array in head.arrays:
         tasks = []
-        for line in rows[array.first : array.first + array.size]:
+        for line in rows[array.first : array.first + array.lines]:
             tasks.append(_task(line, len(stages)))
             stages += [Job(one.key, Sheet(one.sheet.kind, 0, one.sheet.label, {}, {})) for one in line.stages]
-        arrays.append(msgspec.structs.replace(array, tasks=tuple(tasks)))
+        arrays.append(msgspec.structs.replace(array, tasks=tuple(tasks) * (array.size if array.pilots else 1)))
     return msgspec.structs.replace(head, stages=tuple(stages), arrays=tuple(arrays))
 
 
@@ -466,17 +494,26 @@ class Held:
 
     @property
     def first(self) -> str:
-        """Key of the first stage of the job: that of its last if it has but one."""
+        """Key of the first stage of the job, with which it ends well or not; "" of one that ends well whatever it did.
+
+        That of its last if it has but one.
+        """
         jobs = self.filed.submission.jobs(self.filed.submission.task(self.place))
-        return jobs[0].key if jobs else ""
+        return jobs[0].key if jobs and not self.pilot else ""
+
+    @property
+    def pilot(self) -> bool:
+        """Whether others may run its stages as well."""
+        return self.filed.head.arrays[self.place[0]].pilots
 
 
 @dataclass(frozen=True)
 class Survey:
     answered: bool  # False: the cluster did not answer, everything open counts as alive
     open: Sequence[Filed]  # submissions that have living jobs, or have not been completed
-    held: Mapping[str, Held]  # by stage key
+    held: Mapping[str, Held]  # by stage key; of several pilots one, that runs if one does
     reducers: Mapping[str, Held]  # by submission id: the living jobs that fold
+    pilots: Mapping[str, Held]  # living ones, by job
 
 
 def survey(store: Store, grid: str | None = None) -> Survey:
@@ -489,6 +526,7 @@ def survey(store: Store, grid: str | None = None) -> Survey:
     hidden = bool(states) and not all(one.own for one in filed) and cluster.hides_jobs()
     held: dict[str, Held] = {}
     reducers: dict[str, Held] = {}
+    pilots: dict[str, Held] = {}
     open_ = []
     for one in filed:
         living = _living(one, states, hidden and not one.own)
@@ -502,13 +540,16 @@ def survey(store: Store, grid: str | None = None) -> Survey:
         if one.feeds:
             later = ((place, Held("", LATER, place, one)) for place, _, job in one.tasks() if job is None)
             living |= {place: found for place, found in later}
-        for place, found in living.items():
+        for place, found in sorted(living.items(), key=lambda item: bool(item[1].state.node)):
             keys = [job.key for job in one.submission.jobs(one.submission.task(place))]
-            told = {event.key for event in one.events(place) if event.end in TOLD} if found.state.node else set()
+            if found.pilot:
+                pilots[found.job] = found
+            began = found.state.node or found.pilot
+            told = {event.key for event in one.ends(place) if event.end in TOLD} if began else set()
             held.update({key: found for key in keys if key not in told})
             if not keys:
                 reducers[one.head.id] = found
-    return Survey(states is not None, open_, held, reducers)
+    return Survey(states is not None, open_, held, reducers, pilots)
 
 
 def _close(filed: Filed, states: Mapping[str, JobState]) -> None:
@@ -547,7 +588,7 @@ def _wanted(store: Store, filed: Filed, listings: dict[str, Listing]) -> list[st
 def _without_result(store: Store, filed: Filed, place: Place, listings: dict[str, Listing]) -> list[Job]:
     jobs = filed.submission.jobs(filed.submission.task(place))
     if filed.head.force:  # a result that is there may be the one that is to be replaced
-        made = {event.key for event in filed.events(place) if event.end == "done"}
+        made = {event.key for event in filed.ends(place) if event.end == "done"}
         return [job for job in jobs if job.key not in made]
     left = []
     for job in jobs:
@@ -595,17 +636,27 @@ def settle(
         state = states.get(job) if job else None
         if job is None or (only is not None and job != only) or (state is not None and state.alive):
             continue
+        if any(_may_go_on(filed, other, place, states) for other in filed.among(place) if other != place):
+            continue
         if left := _without_result(store, filed, place, listings):
             events = filed.events(place)
-            told = {event.key for event in events if event.end}
+            told = {event.key for event in filed.ends(place)}
             above = "" if any(event.event == "start" for event in events) else _failed_above(filed, task, state)
             for stage in left:
-                if stage.key in told or _failed_since(store, stage, filed.head.created):
+                if stage.key in told or failed_since(store, stage, filed.head.created):
                     continue
                 if above:
                     note_event(filed.folder, place, Event("stage", key=stage.key, end="blocked", text=above))
                 else:
                     _blame(store, filed, place, stage, job, state)
+
+
+def _may_go_on(filed: Filed, other: Place, place: Place, states: Mapping[str, JobState]) -> bool:
+    """Whether another pilot lives, or is rather to blame: of those that have ended, who has not said so."""
+    job = filed.job(other)
+    state = states.get(job) if job else None
+    ended, too = (any(event.event == "end" for event in filed.events(one)) for one in (place, other))
+    return (state is not None and state.alive) or (ended and not too)
 
 
 def _failed_above(filed: Filed, task: Task, state: JobState | None) -> str:
@@ -618,7 +669,8 @@ def _failed_above(filed: Filed, task: Task, state: JobState | None) -> str:
     return "a stage above failed" if state is not None and state.reason == cluster.NEVER else ""
 
 
-def _failed_since(store: Store, job: Job, created: float) -> bool:
+def failed_since(store: Store, job: Job, created: float) -> bool:
+    """Whether a stage has failed after a time; seconds since the epoch."""
     failure = store.failure_record(job.sheet.kind, job.key)
     if failure is None or not failure.when:
         return False
@@ -666,6 +718,16 @@ def _last_words(filed: Filed, place: Place) -> str:
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
         return without_secrets(lines[-1].strip()) if lines else ""
     return ""
+
+
+CANCELLED = "Cancelled by "  # that a stage's failure says so tells the pilot that is at it
+
+
+def cancel_in_pilot(store: Store, held: Held, stage: Job) -> None:
+    """Give a stage of a living pilot its failure: the pilot that is at it ends it, and none begins it."""
+    last = f"{CANCELLED}{files.user_name(os.geteuid())}"
+    record_failure(store, stage.sheet.kind, stage.key, stage.sheet.label, last, f"{last}\n")
+    note_event(held.filed.folder, held.place, Event("stage", key=stage.key, end="failed", text=last))
 
 
 def _nodes(names: Sequence[str]) -> str:

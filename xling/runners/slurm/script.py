@@ -182,7 +182,7 @@ def _parameters(filed: Filed, array: Array, after: str, hold: bool) -> dict[str,
 
 def _comment(filed: Filed, array: Array) -> str:
     """What an array runs, for administrators: its tasks' stages in order."""
-    labels = [job.sheet.label for task in array.tasks for job in filed.submission.jobs(task)]
+    labels = [job.sheet.label for task in array.own for job in filed.submission.jobs(task)]
     text = f"xling {filed.head.grid}: {', '.join(labels) or 'folds the matrix'}".replace("'", "")
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
 

@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 
 from xling.config.common import NonNegative, Positive, PositiveFloat, check_names, converted
 from xling.errors import ConfigError, did_you_mean
-from xling.grid.stage import Kind
+from xling.grid.stage import RESERVED, Kind, Memory, fits
 from xling.runners import HERE
 
 REDUCE = "reduce"  # the job that folds what is complete: resources as for a kind of stage
@@ -68,6 +68,8 @@ class Slurm(Struct, frozen=True, tag_field="name", tag="slurm"):
     pack_minutes: Annotated[float, Meta(ge=0.0)] = (
         0.1  # predicted stages shorter than this share a job; 0: each has its own
     )
+    pilots: Positive | None = None  # jobs that take stages as they become ready; None: a job for each
+    pilot_stages: Positive | None = None  # at once in each; None: one a GPU, else as cores and memory allow
     max_submit: Annotated[int, Meta(ge=2)] | None = None  # jobs in the queue; None: what QOS, account and cluster allow
     max_running: Positive | None = None  # jobs of the grid that run at once, whatever array they are in
     late_seconds: Annotated[float, Meta(ge=0.0)] = 60.0  # so long may a shared folder take to show a finished file
@@ -91,6 +93,10 @@ class Slurm(Struct, frozen=True, tag_field="name", tag="slurm"):
             return f"{HERE}.stages.{kind}"
         return HERE if gpu or self.cpu in (None, self.common) else f"{HERE}.cpu"
 
+    def side_by_side(self, asked: Resources) -> int:
+        """Stages that a pilot with these resources runs at once, as far as the settings say."""
+        return self.pilot_stages or gpus_of(asked) or max(1, (asked.cpus_per_task or 1) // self.threads)
+
 
 RESOURCES = Resources.__struct_fields__
 OWN = tuple(name for name in Slurm.__struct_fields__ if name not in ("common", "light"))
@@ -103,6 +109,7 @@ def read(values: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Slurm:
     processes have one, unless just that is asked for, which is refused.
     """
     settings = _read(values, [*kinds, REDUCE])
+    _check_pilots(settings)
     single: dict[str, Resources] = {}
     light: dict[str, Resources] = {}
     for kind in [*kinds, REDUCE]:
@@ -154,6 +161,59 @@ def _read(values: Mapping[str, Any], kinds: Sequence[str]) -> Slurm:
     if rest.python is not None:
         words_of(rest.python)
     return msgspec.structs.replace(rest, common=common, stages=special, cpu=cpu, light=light)
+
+
+def _check_pilots(settings: Slurm) -> None:
+    """ConfigError for settings of pilots that contradict each other, or that those of kinds of stages contradict."""
+    asked, pilots = settings.common, f"{HERE}.pilots={settings.pilots}"
+    if settings.pilots is None:
+        if settings.pilot_stages is not None:
+            raise ConfigError(f"{HERE}.pilot_stages={settings.pilot_stages}: of which pilots? Type {HERE}.pilots=N.")
+        return
+    if asked.processes > 1:
+        raise ConfigError(
+            f"{pilots}: a pilot has one node, and runs each stage in one process, but nodes={asked.nodes} and "
+            f"tasks_per_node={asked.tasks_per_node} are asked for. Leave them out, or {HERE}.pilots."
+        )
+    if settings.max_running is not None and settings.max_running < settings.pilots:
+        raise ConfigError(
+            f"{pilots}: {HERE}.max_running={settings.max_running} allows no more jobs at once. "
+            f"Type {HERE}.pilots={settings.max_running}."
+        )
+    for kind, special in settings.stages.items():
+        other = [name for name in RESOURCES if getattr(special, name) != getattr(asked, name)]
+        if other and kind != REDUCE:
+            raise ConfigError(
+                f"{HERE}.stages.{kind}.{other[0]}={getattr(special, other[0])}: with {pilots} all stages run in the "
+                f"same jobs, and none but '{REDUCE}' has resources of its own. Type {HERE}.{other[0]}=... for all, or "
+                f"leave out {HERE}.pilots."
+            )
+    gpus = gpus_of(asked)
+    if settings.pilot_stages is not None and settings.pilot_stages < gpus:
+        raise ConfigError(
+            f"{HERE}.pilot_stages={settings.pilot_stages}: a pilot has {gpus} GPUs and runs one stage on each, so that "
+            f"some would stand idle. Type {HERE}.pilot_stages={gpus}, or ask for fewer GPUs."
+        )
+
+
+def check_shared_gpus(settings: Slurm, needs: Mapping[str, tuple[str, Memory]]) -> None:
+    """ConfigError if stages that run side by side on a GPU of known size do not fit; needs: plan.needs_of."""
+    gpus, size = gpus_of(settings.common), settings.common.gpu_mem_gb
+    if not gpus or size is None or settings.pilot_stages is None:
+        return
+    label, memory = max(needs.values(), key=lambda one: one[1].gib, default=("", None))
+    side = -(-settings.pilot_stages // gpus)
+    if memory is not None and side > 1 and not _fit(side, memory.gib, size):
+        most = next((number for number in range(side, 1, -1) if _fit(number, memory.gib, size)), 1)
+        raise ConfigError(
+            f"{HERE}.pilot_stages={settings.pilot_stages}: that is {side} stages on a GPU of {size:g} GB, and {label} "
+            f"takes up to {memory.gib:,.0f}. Type {HERE}.pilot_stages={most * gpus}, or give stages less "
+            "(policy.sampling_memory=GB)."
+        )
+
+
+def _fit(stages: int, gib: float, gpu: float) -> bool:
+    return fits(stages * gib + (stages - 1) * RESERVED, gpu)
 
 
 def _without_gpus(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -540,7 +600,7 @@ def _check_partition(asked: Resources, partition: Partition, where: str) -> None
 
 
 def _check_nodes(asked: Resources, partition: Partition, where: str) -> None:
-    gpus, cpus, memory = _gpus(asked), _cpus(asked), _memory(asked)
+    gpus, cpus, memory = gpus_of(asked), _cpus(asked), _memory(asked)
     name = f"partition {partition.name}"
     wanted = frozenset(asked.constraint.split("&")) if asked.constraint else frozenset()
     if any(re.search(r"[^\w.+-]", word) for word in wanted):
@@ -627,17 +687,18 @@ def _cut(kind: NodeKind, partition: Partition) -> NodeKind:
 
 def mixed_gpus(asked: Resources, limits: Limits, where: str) -> str:
     """A sentence where one job's nodes may have GPUs of different types; else empty."""
-    if asked.nodes == 1 or not _gpus(asked) or gpu_types(asked.gres or ""):
+    gpus = gpus_of(asked)
+    if asked.nodes == 1 or not gpus or gpu_types(asked.gres or ""):
         return ""
     wanted = frozenset(asked.constraint.split("&")) if asked.constraint else frozenset[str]()
     for name in _names(asked, limits, where):
-        fit = [kind for kind in limits.partitions[name].kinds if kind.gpus >= _gpus(asked) and wanted <= kind.features]
+        fit = [kind for kind in limits.partitions[name].kinds if kind.gpus >= gpus and wanted <= kind.features]
         types = sorted(frozenset().union(*(kind.types for kind in fit)))
         if len(types) > 1:
             return (
                 f"{where}.nodes={asked.nodes}: nodes of partition {name} have GPUs of several types "
                 f"({', '.join(types)}), and processes share a stage equally: the smallest and the slowest decide. Type "
-                f"{where}.gres=gpu:{types[0]}:{_gpus(asked)} in place of gpus_per_node for one type."
+                f"{where}.gres=gpu:{types[0]}:{gpus} in place of gpus_per_node for one type."
             )
     return ""
 
@@ -649,26 +710,27 @@ def _elsewhere(need: float, most: int, unit: str) -> str:
 def asks_for_gpus(asked: Resources) -> bool:
     """Whether a job gets any, in whatever words."""
     own = any("gpu" in f"{name} {value}".lower() for name, value in asked.additional_parameters.items())
-    return _gpus(asked) > 0 or asked.gpu_mem_gb is not None or own
+    return gpus_of(asked) > 0 or asked.gpu_mem_gb is not None or own
 
 
 def job_gpus(asked: Resources) -> int:
     """GPUs that a job holds, as far as its settings say."""
     total = re.search(r"\d+$", str(asked.additional_parameters.get("gpus", "")))
-    return max(asked.nodes * _gpus(asked), int(total[0]) if total else 0)
+    return max(asked.nodes * gpus_of(asked), int(total[0]) if total else 0)
 
 
-def _gpus(asked: Resources) -> int:
+def gpus_of(asked: Resources) -> int:
+    """GPUs of a node, in whatever words."""
     per_task = (asked.gpus_per_task or 0) * asked.tasks_per_node
     return max(asked.gpus_per_node or 0, per_task, gpus_in(asked.gres or ""))
 
 
 def _cpus(asked: Resources) -> int:
-    return max((asked.cpus_per_task or 1) * asked.tasks_per_node, (asked.cpus_per_gpu or 0) * _gpus(asked))
+    return max((asked.cpus_per_task or 1) * asked.tasks_per_node, (asked.cpus_per_gpu or 0) * gpus_of(asked))
 
 
 def _memory(asked: Resources) -> float:
-    per_gpu = megabytes(asked.mem_per_gpu or "0") * _gpus(asked)
+    per_gpu = megabytes(asked.mem_per_gpu or "0") * gpus_of(asked)
     per_cpu = megabytes(asked.mem_per_cpu or "0") * _cpus(asked)
     return max((asked.mem_gb or 0) * 1024, per_gpu, per_cpu)
 

@@ -10,7 +10,6 @@ are there, and an array whose id was never written down is found by its name.
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -22,16 +21,27 @@ from xling.errors import ConfigError, StageError
 from xling.grid import claim, files, host
 from xling.grid.claim import digest_of
 from xling.grid.cleanup import remove_leftovers
-from xling.grid.plan import Plan
+from xling.grid.plan import Plan, needs_of
+from xling.grid.stage import Gpus
 from xling.grid.store import Store
-from xling.runners import Work
+from xling.runners import HERE, Work
 from xling.runners.execute import own_paths
 from xling.runners.slurm import cluster, record, snapshot
 from xling.runners.slurm.cluster import HELD, ClusterError
-from xling.runners.slurm.dispatch import BLOCKS, EDGES, arrays_of, assign, dependencies, dependency, is_held, on_gpu
+from xling.runners.slurm.dispatch import (
+    BLOCKS,
+    EDGES,
+    arrays_of,
+    asked_for,
+    assign,
+    dependencies,
+    dependency,
+    is_held,
+    pilots_of,
+)
 from xling.runners.slurm.record import MOVED, Array, Event, Filed, Held, Submission, Survey, survey
 from xling.runners.slurm.script import Refused, submit_array
-from xling.runners.slurm.settings import REDUCE, Limits, Slurm, check_resources, mixed_gpus
+from xling.runners.slurm.settings import REDUCE, Limits, Slurm, check_resources, check_shared_gpus, mixed_gpus
 
 PREFIX = "xling-"
 LOCK = "slurm.claim"
@@ -76,12 +86,19 @@ def check(plan: Plan, settings: Slurm) -> Limits:
 
 def refuse(plan: Plan, settings: Slurm, limits: Limits) -> list[str]:
     """ConfigError if some stage asks for what the cluster does not have; sentences on what it may get besides."""
+    if settings.pilots is not None and plan.mode == "force":
+        raise ConfigError(
+            f"{HERE}.pilots={settings.pilots} with mode=force: each pilot would run all stages again. Leave out "
+            f"{HERE}.pilots, or type mode=retry."
+        )
     found = list[str]()
-    asked = ((stage.kind, on_gpu(stage, plan.kinds)) for stage in plan.to_run)
+    asked = asked_for(plan, settings, plan.to_run)
     for kind, gpu in sorted(dict.fromkeys([*asked, (REDUCE, False)]), key=lambda one: not one[1]):  # GPUs cost most
         wanted, where = settings.of(kind, gpu), settings.where(kind, gpu)
         check_resources(wanted, limits, where)
         found.append(mixed_gpus(wanted, limits, where))
+    if settings.pilots is not None:
+        check_shared_gpus(settings, needs_of(plan, lambda _: Gpus(gib=settings.common.gpu_mem_gb)))
     return [said for said in dict.fromkeys(found) if said]
 
 
@@ -113,7 +130,7 @@ def submit(plan: Plan, settings: Slurm, work: Work, limits: Limits | None = None
         fed = [one.folder for one in found.open if one.own and one.feeds and one.head.grid == plan.name]
         held = {key: one for key, one in held.items() if one.job or one.filed.folder not in fed}
         new = [stage for stage in plan.to_run if stage.key not in held]
-        room = _room(Counter((stage.kind, on_gpu(stage, plan.kinds)) for stage in new), settings, limits)
+        room = _room(asked_for(plan, settings, new), settings, limits)
         drafted = draft(plan, settings, work, held, limits, room, copied)
         filed = record.write(record.folder_of(plan.store, plan.name) / drafted.id, drafted)
         taken = _submit_arrays(filed, room.free)
@@ -137,16 +154,17 @@ ROOM = Room()  # for any number of jobs
 
 
 def _room(kinds: Mapping[tuple[str, bool], int], settings: Slurm, limits: Limits) -> Room:
-    """For so many stages of each kind, but not for the job that folds, whose QOS may be small. ConfigError if none."""
+    """For so many of each (asked_for), but not for the job that folds, whose QOS may be small. ConfigError if none."""
     _, queued = cluster.mine()
     wanted = [(settings.of(*kind), number) for kind, number in kinds.items()]
     at_once, word = limits.at_once(wanted, settings.max_submit, queued)
     if not at_once:
         return ROOM
-    if at_once - queued < 2:
+    if at_once - queued < 1 + (settings.pilots or 1):
+        fewer = f" Or type {HERE}.pilots={at_once - queued - 1}." if settings.pilots and at_once - queued > 1 else ""
         raise ConfigError(
             f"{queued} jobs of yours are in the queue, and {word} allows no more than {at_once}. The same command "
-            "submits the grid when some of them have ended."
+            f"submits the grid when some of them have ended.{fewer}"
         )
     return Room(at_once - queued, at_once, word)
 
@@ -258,7 +276,7 @@ def _divide(plan: Plan, found: Survey) -> dict[str, Held]:
                 new.add(stage.key)
             elif any(parent.key in new for parent in stage.parents.values()):
                 new.add(stage.key)
-                if one.job and not one.state.node and one.filed.own:
+                if one.job and not one.state.node and one.filed.own and not one.pilot:
                     vain.add(one.job)
                     grown = True
             else:
@@ -295,18 +313,21 @@ def draft(
     """What would be submitted now: held: stages that are queued; room: in the queue; copied: the code that jobs run."""
     now = time.time()
     name = record.new_id(now)
-    elsewhere = {key: one.job for key, one in held.items() if one.job}
-    groups = assign(plan, settings, elsewhere, [key for key in elsewhere if held[key].first == key])
-    after = sorted({one.job for one in held.values() if one.job})
+    elsewhere = {key: job for key, one in held.items() if (job := one.filed.awaited(one.place))}
+    after = sorted(set(elsewhere.values()))
     own = sorted({one.job.partition("_")[0] for one in held.values() if one.job and one.filed.head.grid == plan.name})
     size, edges, blocks = limits.max_array_size, EDGES, BLOCKS
     if limits.rate:
         edges, blocks = limits.rate // 2, BLOCKS // 4
-    waves = len(groups) + 1 > room.free
-    if waves:  # later jobs are not connected one by one, and come in parts that find room
-        size, edges = min(size, max(1, room.free // 4)), 0
-    jobs, arrays = arrays_of(groups, settings, size, f"{PREFIX}{plan.name}-{name}", after, edges=edges, blocks=blocks,
-                             before=own)  # fmt: skip
+    prefix, waves = f"{PREFIX}{plan.name}-{name}", False
+    if settings.pilots is not None:
+        jobs, arrays = pilots_of(plan, settings, settings.pilots, held.keys(), prefix, after)
+    else:
+        groups = assign(plan, settings, elsewhere, [key for key in elsewhere if held[key].first == key])
+        waves = len(groups) + 1 > room.free
+        if waves:  # later jobs are not connected one by one, and come in parts that find room
+            size, edges = min(size, max(1, room.free // 4)), 0
+        jobs, arrays = arrays_of(groups, settings, size, prefix, after, edges=edges, blocks=blocks, before=own)
     return Submission(
         id=name,
         grid=plan.name,

@@ -224,14 +224,16 @@ class Runner:
     def __post_init__(self) -> None:
         self.store = Store(self.filed.head.root)
         self.job = host.this_process().slurm
-        array = self.filed.head.arrays[self.place[0]].resources
-        self._max_timeouts = array.max_num_timeout
-        limit, delay = array.timeout_min * 60.0, float(array.signal_delay_s)
+        array = self.filed.head.arrays[self.place[0]]
+        self._pilot, self._max_timeouts = array.pilots, array.resources.max_num_timeout
+        limit, delay = array.resources.timeout_min * 60.0, float(array.resources.signal_delay_s)
         self._stopper = Stopper(self.job, limit, delay, self._clean, self._requeue)
         self._running: Job | None = None
+        self._stuck: Sequence[Job] = ()  # a pilot's stages when it was told to stop
         timeout = self.filed.head.settings.claim_timeout_s
         self._watch = claim.Watch(lambda: files.clock(self.store.root), timeout)
         self._ends: dict[str, str] = {}
+        self._asked: dict[str, tuple[float, bool]] = {}  # a job -> when SLURM was asked, and whether it may live
         self._noted = self._refused = False
 
     def run(self) -> int:
@@ -243,6 +245,8 @@ class Runner:
         try:
             if not self.stages:
                 return self._reduce()
+            if self._pilot:
+                return self._fly()
             for job in self.stages:
                 self._ends[job.key] = self._stage(job)
             self._feed()
@@ -291,6 +295,27 @@ class Runner:
                 submit.feed_unless_busy(self.store, self.filed.folder)
             except NOT_FED as error:
                 print(f"xling: no more jobs were submitted: {error}", file=sys.stderr, flush=True)
+
+    # --- a pilot ------------------------------------------------------------------------------------------
+
+    def _fly(self) -> int:
+        """Stages as they become ready; 0, whatever became of them. Raises Interrupted once the job has to stop."""
+        from xling.runners.slurm import pilot
+
+        self._stopper.asked = True  # its stages are told in their own processes
+        patience = max(1.0, self._stopper.grace * 0.8)
+        turn = pilot.Turn(self.job, self._note, lambda: self._stopper.why, patience, self._is_gone, self._refuse_orphan,
+                          self._sheet)  # fmt: skip
+        flown = pilot.fly(self.filed, self.stages, turn, self._turn())
+        self._stuck = flown.at
+        if self._stopper.why:
+            raise Interrupted(self._stopper.why)
+        array = self.filed.head.arrays[self.place[0]]
+        if flown.over and (ref := self.filed.refs.get(array.number)):
+            with suppress(ClusterError):  # those that still wait for a node have nothing to wait for
+                cluster.cancel([ref.id], pending_only=True, name=array.name)
+        self._note(Event("end"))
+        return 0
 
     # --- one stage ----------------------------------------------------------------------------------------
 
@@ -387,14 +412,22 @@ class Runner:
         held = self._watch.holder(path)
         if held is None:
             return
-        if host.sees(held.by):
-            time.sleep(CLAIM_SECONDS)  # it lives, whatever SLURM thinks of its job
-        elif held.by.slurm == self.job and held.by.cluster in ("", host.this_process().cluster):
-            claim.drop(path, held)  # of this job's turn before, on another node
-        elif not cluster.may_live(held.by):
+        if self._is_gone(held):
             claim.drop(path, held)
         else:
             time.sleep(CLAIM_SECONDS)
+
+    def _is_gone(self, held: claim.Claim) -> bool:
+        """Whether SLURM knows that a claim's job has ended. A process that is seen lives, whatever SLURM thinks."""
+        if not held.by.slurm or host.sees(held.by):
+            return False
+        if held.by.slurm == self.job and held.by.cluster in ("", host.this_process().cluster):
+            return True  # of this job's turn before, on another node
+        asked, lives = self._asked.get(held.by.slurm, (-ASK_SECONDS, True))
+        if not self._pilot or time.monotonic() - asked >= ASK_SECONDS:  # a pilot looks at many, often
+            lives = cluster.may_live(held.by)
+            self._asked[held.by.slurm] = time.monotonic(), lives
+        return not lives
 
     def _refuse_orphan(self) -> None:
         if any(event.event == "start" and event.restarts > _restarts() for event in self.filed.events(self.place)):
@@ -445,12 +478,12 @@ class Runner:
         others = set(self.task.others)
         for filed in reversed(record.submissions(self.store)):
             place = filed.places.get(up.key)
-            if place is not None and filed.job(place) in others:
+            if place is not None and filed.awaited(place) in others:
                 return filed, place
         return None
 
     def _said(self, filed: Filed, place: Place, key: str) -> str:
-        ends = [event.end for event in filed.events(place) if event.key == key]
+        ends = [event.end for event in filed.ends(place) if event.key == key]
         return ends[-1] if ends else ""
 
     def _ask(self, filed: Filed, place: Place, up: Parent, settle: bool) -> tuple[str, bool]:
@@ -458,18 +491,19 @@ class Runner:
 
         Requeue if that job is still to end.
         """
-        job, ref = filed.job(place), filed.refs.get(place[0])
-        states = cluster.states([ref], {job}) if ref and job else {}
-        if states is None or job is None:
+        jobs, ref = [job for one in filed.among(place) if (job := filed.job(one))], filed.refs.get(place[0])
+        states = cluster.states([ref], set(jobs)) if ref and jobs else {}
+        if states is None or not jobs:
             return "not there, and the cluster does not answer", False
+        job = next((job for job in jobs if job in states and states[job].alive), jobs[0])
         state = states.get(job)
         if state is not None and state.alive and job != self.job:
             still = f"still {state.state.lower()}"
             if self._early >= EARLY:
                 return f"{still}, and this job has started before its end {EARLY} times", False
-            raise Requeue(f"{up.label} is {still}", f"Dependency=afterany:{job}")
+            raise Requeue(f"{up.label} is {still}", f"Dependency=afterany:{filed.awaited(place)}")
         # of a job with this stage alone, which has not ended well, nothing is shown late
-        over = state is not None and state.state in DIED and len(filed.task(place)[0].stages) == 1
+        over = state is not None and state.state in DIED and len(filed.task(place)[0].stages) == 1 == len(jobs)
         if (settle or over) and state is not None:
             record.settle(self.store, record.read(filed.folder), states, only=job)
         return (f"missing: {state.cause or 'its job has ended'}", over) if state else ("missing", False)
@@ -484,6 +518,12 @@ class Runner:
 
     def _turns(self) -> list[Event]:
         return [event for event in self.filed.events(self.place) if event.event in ("start", "requeue")]
+
+    def _since_progress(self) -> list[Event]:
+        """The past in which time limits count: of a pilot, what came after the last stage that it was done with."""
+        events = self.filed.events(self.place)
+        ends = [number for number, event in enumerate(events) if event.end] if self._pilot else []
+        return events[ends[-1] :] if ends else events
 
     def _turn(self) -> str:
         """For the header of a stage's log: which job, and the how-manieth turn after what."""
@@ -510,10 +550,11 @@ class Runner:
 
     def _requeue(self, why: str) -> None:
         """Another turn for this job, unless its time limits are used up: then its running stage has failed."""
-        limits = sum(event.event == "requeue" and event.text == TIME_LIMIT for event in self._turns())
+        limits = sum(event.event == "requeue" and event.text == TIME_LIMIT for event in self._since_progress())
         if why == TIME_LIMIT and limits >= self._max_timeouts:
             self._give_up(limits + 1)
-            return
+            if not self._pilot:  # which goes on with others
+                return
         if not self._noted:
             self._noted = True
             self._note(Event("requeue", text=why))
@@ -545,7 +586,7 @@ class Runner:
         minutes = self._stopper.limit / 60
         asked = submission.arrays[self.place[0]].resources.timeout_min
         set_ = "" if minutes >= asked else f" ({minutes:g} minutes, which the cluster set in place of {asked})"
-        for job in self.stages:
+        for job in self._stuck if self._pilot else self.stages:
             if job.key not in self._ends:
                 last = (
                     f"It reached the time limit {times} times{set_}. Raise hydra.launcher.timeout_min "

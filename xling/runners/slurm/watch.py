@@ -22,7 +22,7 @@ from rich.text import Text
 
 from xling.console import SHOWN, Console, duration, harmless, is_gone
 from xling.errors import ConfigError, StageError
-from xling.grid import files, host
+from xling.grid import claim, files, host
 from xling.grid.claim import Claim
 from xling.grid.cleanup import Garbage
 from xling.grid.records import PlannedStage, read_grid, stage_at
@@ -66,6 +66,7 @@ class View:
     store: Store
     held: Mapping[str, Held]  # of its stages, by key: jobs that are queued or running
     folding: Sequence[Held]  # jobs that fold its matrix
+    pilots: Sequence[Held]  # of its own that live
     submitted: bool  # it has been on a cluster, or is
     answered: bool
     unfolded: str  # why the last job has left no matrix; "" if it has, or is still to come
@@ -74,12 +75,15 @@ class View:
     @property
     def alive(self) -> bool:
         """Whether anything runs or is queued, here or on the cluster."""
-        return bool(self.held or self.folding or self.status.having("running"))
+        return bool(self.held or self.folding or self.pilots or self.status.having("running"))
 
     def jobs(self) -> Counter[str]:
         """Living jobs by SLURM's state; several stages may share one."""
-        living = [held for held in [*self.held.values(), *self.folding] if held.job]
-        return Counter({held.job: held.state.state for held in living}.values())
+        return Counter({held.job: held.state.state for held in self.living()}.values())
+
+    def living(self) -> list[Held]:
+        """Its jobs, and those of others that are going to make stages of it; once for each stage."""
+        return [held for held in [*self.held.values(), *self.pilots, *self.folding] if held.job]
 
     @cached_property
     def _states(self) -> list[str]:
@@ -90,10 +94,13 @@ class View:
         held = self.held.get(row.stage.key)
         if row.state == "running" and row.claim is not None:
             by, node = row.claim.by, held.state.node if held else ""
-            job = f", job {by.slurm}" if by.slurm else f", pid {by.pid}"
+            word = "pilot" if held and held.pilot else "job"
+            job = f", {word} {by.slurm}" if by.slurm else f", pid {by.pid}"
             turn = f"turn {held.state.restarts + 1}" if held and held.state.restarts else ""
             return f"{node or by.host}{job}", max(0.0, time.time() - row.claim.since), turn
         if row.state == "queued" and held is not None:
+            if held.pilot:
+                return "pilots", None, self._why(row, held)
             where = f"{held.state.node}, job {held.job}" if held.state.node else f"job {held.job}" if held.job else ""
             return where, held.state.seconds, self._why(row, held)
         if row.state in ("failed", "damaged", "unreadable"):
@@ -105,6 +112,8 @@ class View:
 
     def _why(self, row: Row, held: Held) -> str:
         missing = [up for up in row.stage.parents if self._states[up] != "done"]
+        if held.pilot and held.state.node:
+            return f"waits for {self._labels(missing)}" if missing else "its pilots are at other stages"
         if held.state.node:
             alone = len(held.filed.submission.task(held.place).stages) == 1
             return "its job is starting" if alone else "its job is at other stages"
@@ -142,6 +151,8 @@ class View:
         if jobs:
             counted = ", ".join(f"{count} {state.lower()}" for state, count in jobs.most_common())
             parts.append(f"Jobs: {counted}." + (" The last one folds the matrix." if self.folding else ""))
+        if idle := [f"{held.job} {duration(seconds)}" for held in self.pilots if (seconds := _idle(held))]:
+            parts.append(f"Pilots stood idle so far (GPU time, where they have any): {', '.join(idle)}.")
         return Group(*parts, *(f"[yellow]Note:[/yellow] {escape(note)}" for note in self.notes))
 
     def _rows(self, rows: Sequence[Row]) -> Table:
@@ -158,13 +169,18 @@ class View:
         return table
 
 
+def _idle(held: Held) -> float:
+    """Seconds, as a pilot has noted them."""
+    return sum(event.idle for event in held.filed.events(held.place))
+
+
 # --- looking ----------------------------------------------------------------------------------------------
 
 
 def look(store: Store, name: str) -> View:
     """How a grid stands; the cluster is asked once if anything of this root is open there."""
     found = survey(store)
-    living = {held.job for held in found.held.values()}
+    living = {held.job for held in found.held.values()} | found.pilots.keys()
     arrays: set[tuple[str, str]] = set()  # ids, with and without the cluster
 
     def gone(held: Claim) -> bool:
@@ -178,14 +194,17 @@ def look(store: Store, name: str) -> View:
     status = grid_status(store, name, Cluster({key: held.job for key, held in found.held.items()}, gone))
     keys = {row.stage.key for row in status.rows if row.state in ("queued", "running")}
     held = {key: found.held[key] for key in keys & found.held.keys()}
+    at = {row.stage.key: row.claim.by.slurm for row in status.having("running") if row.claim is not None}
+    held |= {key: found.pilots[job] for key, job in at.items() if job in found.pilots}
+    pilots = [one for one in found.pilots.values() if one.filed.head.grid == name]
     folding = [one for one in found.reducers.values() if one.filed.head.grid == name]
     submitted = bool(held or folding) or record.folder_of(store, name).is_dir()
     unfolded = "" if folding else record.unfolded(store, name)
-    notes = [*_notes(store, found, name), *_unfit(held.values())]
+    notes = [*_notes(store, found, name), *_unfit([*held.values(), *pilots])]
     if unfolded:
         notes.append(f"there is no matrix of it yet: {unfolded}. Type `xling reduce {name}`; if that took too much "
                      "memory, next time hydra.launcher.stages.reduce.mem_gb=N.")  # fmt: skip
-    return View(status, store, held, folding, submitted, found.answered, unfolded, notes)
+    return View(status, store, held, folding, pilots, submitted, found.answered, unfolded, notes)
 
 
 def status(store: Store, name: str, every: bool = False) -> RenderableType:
@@ -326,8 +345,7 @@ def cancel_grid(store: Store, name: str) -> str:
         view = look(store, name)
         mine = [filed for filed in record.submissions(store, name, "submitting", "released") if filed.own]
         queued, _ = cluster.mine()
-        living = [held for held in [*view.held.values(), *view.folding]
-                  if held.job and held.filed.own and held.filed.head.grid == name]  # fmt: skip
+        living = [held for held in view.living() if held.filed.own and held.filed.head.grid == name]
         for filed in mine:
             try:
                 cancel_arrays(filed, queued, {held.place[0] for held in living if held.filed.head.id == filed.head.id})
@@ -359,7 +377,7 @@ def _waiting_elsewhere(store: Store, name: str, jobs: set[str]) -> str:
             if filed.head.grid != name
             for array in filed.submission.arrays
             for task in array.tasks
-            if jobs & set(task.others)
+            if jobs & set(task.others) or {job.partition("_")[0] for job in jobs} & set(task.others)
         }
     )
     return f" Grid {', '.join(grids)} waited for some of them and will lack them." if grids else ""
@@ -374,6 +392,8 @@ def cancel_stage(store: Store, name: str, handle: str) -> str:
         raise ConfigError(_no_job(next(row for row in view.status.rows if row.stage.key == stage.key), name))
     if not held.filed.own:
         raise ConfigError(_refusal(stage.label, held.filed))
+    if held.pilot:
+        return _cancel_in_pilot(store, name, stage, held)
     cluster.cancel([held.job], name=held.filed.head.arrays[held.place[0]].name)
     deadline = time.monotonic() + ENDING_SECONDS
     while _lives(held) and time.monotonic() < deadline:
@@ -383,6 +403,16 @@ def cancel_stage(store: Store, name: str, handle: str) -> str:
               if job.key != stage.key and job.key in view.held]  # fmt: skip
     more = f" It also had {', '.join(others[:5])}{' ...' if len(others) > 5 else ''}." if others else ""
     return f"{stage.label}: job {held.job} cancelled.{more} The same command as before submits it again."
+
+
+def _cancel_in_pilot(store: Store, name: str, stage: PlannedStage, held: Held) -> str:
+    job = next(job for job in held.filed.submission.stages if job.key == stage.key)
+    record.cancel_in_pilot(store, held, job)
+    deadline = time.monotonic() + ENDING_SECONDS
+    while claim.read(store.beside(stage.kind, stage.key, ".claim")) is not None and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return (f"{stage.label}: cancelled; the pilots of {name} go on with what does not need it. The same command as "
+            "before submits it again.")  # fmt: skip
 
 
 def _no_job(row: Row, name: str) -> str:
@@ -430,7 +460,7 @@ def logs(store: Store, name: str, stage: PlannedStage) -> list[Path]:
     """Logs of a stage's job itself, newest submission first: the only ones if it died before the stage began."""
     for filed in reversed(record.submissions(store, name)):
         place = filed.places.get(stage.key)
-        job = filed.job(place) if place else None
+        job = filed.awaited(place) if place else None
         found = files.matching(filed.folder / "logs", f"{job}_*_log.*") if job else []
         if found:
             return [path for path in found if path.stat().st_size]
