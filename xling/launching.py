@@ -200,6 +200,7 @@ def launch(cells: Cells, catalogue: str, launcher: str, values: Mapping[str, Any
     _refuse_submitted(plan)
     checked = module.check(plan, settings)  # before the grid's plan is replaced
     with running(plan, settings.claim_timeout_s) as digest:
+        _clear(plan)
         while (ended := module.run(plan, settings, work, checked)).whole:
             with while_running():
                 check_own(plan.store, plan.name, digest)
@@ -257,6 +258,11 @@ def _planned(cells: Cells, catalogue: str, launcher: Launcher, settings: Any, wo
             raise ConfigError(sentence)
         print(harmless(f"xling: {sentence}"), file=sys.stderr)
     print(harmless(_intention(plan, said)), file=sys.stderr)
+    return plan
+
+
+def _clear(plan: Plan) -> None:
+    """What is of no use goes, once the name is this command's: jobs of other cells may need what these do not."""
     plan.clear_lost()
     if freed := plan.drop_weights():
         print(
@@ -268,7 +274,6 @@ def _planned(cells: Cells, catalogue: str, launcher: Launcher, settings: Any, wo
             f"{listed(others, 5)}. Type keep_weights in their commands, too (docs/running.md).",
             file=sys.stderr,
         )
-    return plan
 
 
 def _dry_run(cells: Cells) -> bool | str:
