@@ -111,6 +111,18 @@ def test_another_grid_of_the_root_keeps_what_it_reads_or_wants(tmp_path: Path) -
     assert ran(planned(tmp_path, grid(["de"], ["fr"]), "reads")) == set() and held(reads) == set()
 
 
+def test_what_another_grid_starts_from_stays(tmp_path: Path) -> None:
+    """policy.checkpoint=outputs/stages/sft/KEY, by whatever way the folder is named."""
+    first = planned(tmp_path, grid(["de"], ["de"]), drops=[])
+    ran(first)
+    sft = next(step.stage for step in first.steps.values() if step.stage.label == "sft[de]")
+    (tmp_path / "link").symlink_to(tmp_path / "stages")
+    models = {"local:1": str(tmp_path / "link" / "sft" / sft.key), "local:2": "/elsewhere/model"}
+    planned(tmp_path, grid(["en"], ["en"], base={"where": {"models": models}}), "other").write()
+    ran(planned(tmp_path, grid(["de"], ["de"])))
+    assert held(first) == {"sft[de]"}
+
+
 def test_a_plan_that_cannot_be_read_keeps_everything(tmp_path: Path) -> None:
     ran(planned(tmp_path, grid(["de"], ["de"]), drops=[]))
     (tmp_path / "grids" / "other").mkdir()
@@ -144,6 +156,14 @@ def test_what_somebody_makes_or_reads_now_stays(tmp_path: Path) -> None:
         assert held(plan) == {"sft[de]"} if label == "pool[de]" else {"sft[de]", "reward[de]"}
     lean.drop_weights()
     assert held(plan) == set()
+
+
+def test_one_that_cannot_be_dropped_keeps_no_other(tmp_path: Path) -> None:
+    ran(planned(tmp_path, grid(["de"], ["de"]), drops=[]))
+    lean = planned(tmp_path, grid(["de"], ["de"]))
+    sft = next(step.stage for step in lean.steps.values() if step.stage.label == "sft[de]")
+    Path(lean.store.beside("sft", sft.key, ".claim")).mkdir()
+    assert lean.drop_weights() == 1000 and held(lean) == {"sft[de]"}
 
 
 def test_a_kill_half_way_leaves_no_damage_and_no_bytes_for_good(tmp_path: Path) -> None:

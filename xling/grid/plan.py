@@ -13,6 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 
 from rich import box
@@ -26,7 +27,7 @@ from xling.grid import files
 from xling.grid.estimate import Estimate, Rates, estimate, path_lengths
 from xling.grid.host import code_digest, git_sha
 from xling.grid.records import PLAN, AxisValue, Done, LeftOut, PlanFile, PlannedCell, PlannedStage, Ref, Sheet, planned
-from xling.grid.stage import DATA, WHERE, Cell, Gpus, Json, Kind, Memory, Stage, canonical_json
+from xling.grid.stage import DATA, MODELS, WHERE, Cell, Gpus, Json, Kind, Memory, Stage, canonical_json
 from xling.grid.store import Listing, Status, Store
 from xling.grid.weights import drop, keepers
 
@@ -248,8 +249,17 @@ class Plan:
             ],
             language_rates=list(self.language_rates),
             drops=list(self.drops),
+            starts=_starts(self.store, stages),
             measures=list(self.measures),
         )
+
+
+def _starts(store: Store, stages: Iterable[Stage]) -> list[Ref]:
+    """The results of the store that stages read as models in folders."""
+    root = (store.root / "stages").resolve()
+    folders = {Path(path).resolve() for stage in stages for path in stage.spec.get(WHERE, {}).get(MODELS, {}).values()}
+    places = {path.relative_to(root).parts[:2] for path in folders if path.is_relative_to(root)}
+    return [Ref(*place) for place in sorted(places) if len(place) == 2]
 
 
 def _shown_stages(cell: Cell) -> dict[str, Stage]:

@@ -216,6 +216,7 @@ class PlanFile(msgspec.Struct, frozen=True, kw_only=True):
     stages: list[PlannedStage]
     language_rates: list[Any] = []
     drops: list[str] = []  # kinds of stages whose weights go when all have read them (keep_weights)
+    starts: list[Ref] = []  # results of the root that are checkpoints here (policy.checkpoint=outputs/stages/align/KEY)
     measures: list[str] = []  # FILE:FUNCTION of the user's own (xling/measures/own.py)
 
     def asked(self) -> list[Any]:

@@ -6,7 +6,8 @@ the marker says what is gone (`Done.dropped`). The result goes on counting as do
 which reads such weights trains them again, under the same key: the plan says so, or a runner that meets them dropped.
 
 They stay while any grid of the root that has the stage in its plan keeps its kind's weights, or has a reader of it
-without a result, or at work; or while somebody makes the result. The plans on disk decide, not the process that asks.
+without a result, or at work; while one starts from them as a checkpoint; or while somebody makes the result. The plans
+on disk decide, not the process that asks.
 """
 
 import contextlib
@@ -58,7 +59,8 @@ def drop(store: Store, kinds: Mapping[str, Kind], asked: Iterable[Result], now: 
         readers, keepers = _readers([*plans, *([now] if now else [])])
         for result in results:
             if result not in keepers and result in readers and all(_has_read(store, *one) for one in readers[result]):
-                freed += _dropped(store, kinds[result[0]].weights, result, who)
+                with contextlib.suppress(StoreError, OSError):  # somebody else's, who lets nobody write
+                    freed += _dropped(store, kinds[result[0]].weights, result, who)
     return freed
 
 
@@ -73,12 +75,13 @@ def keepers(store: Store, now: PlanFile) -> list[str]:
 
 
 def _readers(plans: Iterable[PlanFile]) -> tuple[dict[Result, set[Result]], set[Result]]:
-    """Each result's readers in the plans, and the results of which some plan keeps the weights."""
+    """Each result's readers in the plans, and the results of which some plan keeps the weights, or starts from them."""
     readers: dict[Result, set[Result]] = {}
     keepers = set[Result]()
     for plan in plans:
         refs = [(stage.kind, stage.key) for stage in plan.stages]
         keepers.update(ref for ref in refs if ref[0] not in plan.drops)
+        keepers.update((ref.kind, ref.key) for ref in plan.starts)
         for stage, ref in zip(plan.stages, refs, strict=True):
             for above in stage.parents:
                 readers.setdefault(refs[above], set()).add(ref)

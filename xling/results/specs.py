@@ -32,7 +32,7 @@ from xling.config.common import Training
 from xling.config.policies import Lora
 from xling.digests import file_digest, recalled
 from xling.errors import ConfigError, DataError
-from xling.grid.stage import DATA, WHERE, Context, Json, canonical_json
+from xling.grid.stage import DATA, MODELS, WHERE, Context, Json, canonical_json
 from xling.measures import language
 from xling.models.hub import checkpoint_digest, is_repository
 from xling.rewards.settings import RewardModel
@@ -47,7 +47,6 @@ PATHS = ("path", "articles")  # settings of tasks that say where something lies
 NAMING = ("checkpoint", "init", "policy", "reference", "encoder", "remote_code")
 WORDS = ("", "packaged", "pretrain", "sft", "base", "local")
 LOCAL = "local:"
-MODELS = "models"  # in `where`: where such content lies
 
 TURNS = "turns"  # in `where`: the stage reads chats by their turns, and its digest tells chats of the same text apart
 
