@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_grid import N, changed, every, experiment
+from msgspec import structs
+from small_grid import BUDGET, N, changed, every, experiment
 
 from xling.console import Console
 from xling.errors import ConfigError
@@ -22,7 +23,7 @@ from xling.optimizers.dpo import Settings as DPO
 from xling.optimizers.grpo import Settings as GRPO
 from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.rloo import Settings as RLOO
-from xling.planning import KINDS, memory
+from xling.planning import KINDS, memory, sharing
 from xling.planning.dag import judge_stage
 from xling.planning.memory import Net, Task, Way, moments, trained
 from xling.results.specs import located
@@ -126,6 +127,16 @@ def test_the_cheapest_setting_comes_first() -> None:
     assert alone.setting == ""  # nothing helps where a stage runs in one process
 
 
+def test_what_is_to_be_typed_is_not_refused() -> None:
+    """16 responses a prompt: 8 processes, which would do, cannot share a step's 4 prompts."""
+    for k, processes in ((8, "8"), (16, "")):
+        own = memory.aligned(
+            RLOO(trainer="own", k=k, batch_size=64), Net(QWEN, 2), True, 1024, 512, 0.0, 20 * GIB, "auto"
+        )
+        told = trained(own, Way(), NAMES, "align", Gpus(1, 80, more=True)).setting
+        assert told.partition("align.tasks_per_node=")[2][:1] == processes
+
+
 def test_by_kind_of_stage(tiny_folder: Path) -> None:
     found, sizes = stages(experiment(tiny_folder)), sizes_of(str(tiny_folder), None)
     assert sizes is not None
@@ -154,6 +165,15 @@ def test_an_optimizer_says_what_it_holds(tiny_folder: Path) -> None:
     assert align(DPO(steps=2, batch_size=8)).parts["activations"] > 0
     ours, theirs, grpo = align(RLOO(k=2, trainer="own")), align(RLOO(k=2)), align(GRPO(k=2))
     assert ours.parts["logits"] < theirs.parts["logits"] == grpo.parts["logits"]
+
+    def held(optimizer: Any) -> float:
+        one = memory.aligned(optimizer, Net(QWEN, 2), True, 1024, 512, 0.0, 20 * GIB, "auto")
+        return moments(one, Way())["sampling"]["keys and values"]
+
+    assert (
+        held(GRPO(k=8, batch_size=512)) == 4 * held(GRPO(k=8, batch_size=128)) > 4 * 20 * GIB
+    )  # trl draws all at once
+    assert held(RLOO(trainer="own", k=8, batch_size=512)) == held(RLOO(trainer="own", k=8, batch_size=128))
 
 
 def test_what_cannot_be_shared_out_is_not_planned_so(tiny_folder: Path) -> None:
@@ -194,6 +214,15 @@ def test_processes_that_cannot_share_a_stage_are_refused_by_whoever_plans(tiny_f
         with pytest.raises(ConfigError, match=said):
             launched(tiny_folder, stages={kind: {"tasks_per_node": 3}})
         launched(tiny_folder, stages={kind: {"tasks_per_node": 2, "nodes": 2}})
+    asked, whole = experiment(tiny_folder), {"batch_size": 24, "micro_batch_size": 8}
+    own = stages(changed(asked, "sft", **whole))["sft"]
+    sharing.sft(own, 3)  # a micro-batch each
+    with pytest.raises(ConfigError, match=r"sft\.micro_batch_size=8 does not divide the 12 .* each of 2 processes"):
+        sharing.sft(own, 2)
+    replaced = structs.replace(BUDGET, **whole)
+    heard = stages(changed(asked, "rm_backbone", training=replaced))["reward"]
+    with pytest.raises(ConfigError, match=r"rm_backbone\.training\.micro_batch_size=8 does not divide the 12 "):
+        sharing.reward(heard, 2)
 
 
 def test_sharing_out_a_model_that_fits_is_said(tiny_folder: Path) -> None:

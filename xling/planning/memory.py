@@ -35,7 +35,7 @@ from xling.models.sizes import (
     rows_on_accelerator,
 )
 from xling.models.text import row_width
-from xling.optimizers import OPTIMIZERS, PolicyTraining, by_trl, held_by, trains
+from xling.optimizers import OPTIMIZERS, GroupTraining, PolicyTraining, by_trl, held_by, trains
 from xling.optimizers.training import ROWS_TOGETHER
 from xling.planning.costs import WORD, base_of, budget, limits, sized
 from xling.results.specs import located
@@ -50,6 +50,7 @@ HELD = {"adamw": (4, 8.0), "adafactor": (4, 0.0), "adamw_8bit": (4, 2 + 8 / 256)
         "adamw_stochastic": (2, 4.0)}  # fmt: skip
 TILE_TOKENS, TILE_WORDS = 4096, 1 << 15  # of trl's kernel (trl/kernels/chunked_logprob.py), of whatever vocabulary
 PASSING = 0.6  # of what a layer would keep for the way back, while a text passes it
+BOUNDLESS = float(1 << 62)  # bytes
 EVALUATED = 32  # rows that are written together when a policy is measured
 USUAL = 80.0  # GiB of a GPU, where that is asked of `auto` and not known
 MORE = (2, 4, 8, 16, 32, 64)  # GPUs that are looked at
@@ -130,6 +131,7 @@ class Task(NamedTuple):
     update: int = 0  # items that an update reads, of all processes; 0: the batch
     shares: bool = False  # whether processes share what is sampled
     tiled: bool = False  # whether trl's kernel computes the logits
+    prompts: int = 0  # of a step, each with all of its responses in one process; 0: texts are shared one by one
 
     @property
     def shared(self) -> int:
@@ -280,7 +282,7 @@ def _spread(task: Task, way: Way, gpus: Gpus) -> Way:
 def _ways(task: Task, way: Way, gpus: Gpus) -> Iterator[Way]:
     """Other ways to train, cheap ones first: smaller micro-batches, states computed again, more GPUs."""
     most = gpus.most if gpus.more else 0
-    counts = [one for one in MORE if gpus.count < one <= most and task.shared % one == 0]
+    counts = [one for one in MORE if gpus.count < one <= most and not task.shared % one and not task.prompts % one]
     for count in (gpus.count, *counts):
         share = task.shared // count
         sizes = [size for size in range(share, 0, -1) if share % size == 0 and size <= (way.micro or share)]
@@ -373,10 +375,12 @@ def aligned(
     if own.tables:
         at_once = max(1, min(at_once, VOCABULARY_AT_ONCE // (own.rows * response * sizes.vocabulary)))
     nets = policy, *[Net(sizes, 4, trunk=True)] * own.values
-    written = max(min(own.batch, ROWS_TOGETHER) if own.samples else 0, min(settings.eval_prompts, WATCHED_TOGETHER))
+    k = settings.k if isinstance(settings, GroupTraining) else 1
+    together = own.batch if trl else min(own.batch, ROWS_TOGETHER)  # trl draws a step's responses at once
+    written = max(together if own.samples else 0, min(settings.eval_prompts, WATCHED_TOGETHER))
     return Task(nets, scorer, own.batch, at_once, own.rows, prompt, response, True, half, False,
-                settings.optimizer, written, room, "ddp" if trl else how, reference, own.at_once, not trl,
-                own.tiled and not sizes.encoder)  # fmt: skip
+                settings.optimizer, written, BOUNDLESS if trl else room, "ddp" if trl else how, reference,
+                own.at_once, not trl, own.tiled and not sizes.encoder, settings.batch_size // k)  # fmt: skip
 
 
 def samples(stage: Stage, gpus: Gpus) -> Memory | None:

@@ -4,8 +4,9 @@ Whoever plans asks, for a dry run or to run (xling/launching.py), so that what a
 refused at a desk. Of policies xling/optimizers knows what their trainers can share.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from xling.errors import ConfigError
 from xling.grid.plan import Plan
@@ -18,13 +19,13 @@ from xling.results.specs import located
 
 def sft(stage: Stage, processes: int) -> None:
     """ConfigError unless so many processes can share a batch of demonstrations."""
-    _equally(stage, "sft.batch_size", stage.spec["training"]["batch_size"], processes)
+    _equally(stage, "sft", located(stage.spec)["training"], processes)
 
 
 def reward(stage: Stage, processes: int) -> None:
     """The same of feedback; linear heads, which have no batches, are trained by one of them."""
-    if (own := budget(stage)) is not None:
-        _equally(stage, "rm_backbone.training.batch_size", own.training.batch_size, processes)
+    if budget(stage) is not None:
+        _equally(stage, "rm_backbone.training", located(stage.spec)["rm"]["training"], processes)
 
 
 def align(stage: Stage, processes: int) -> None:
@@ -36,14 +37,20 @@ def align(stage: Stage, processes: int) -> None:
     check_processes(settings, processes, bool(config.get("is_encoder_decoder")), how)
 
 
-def _equally(stage: Stage, setting: str, size: int, processes: int) -> None:
-    """Batch sizes are those of all processes together."""
+def _equally(stage: Stage, group: str, training: Mapping[str, Any], processes: int) -> None:
+    """Batch sizes are those of all processes together; micro-batches are parts of what each has."""
+    size, micro = training["batch_size"], training["micro_batch_size"]
     if size % processes:
         fitting = ", ".join(str(number) for number in range(1, size + 1) if size % number == 0)
         raise ConfigError(
             f"{stage.label} has a global batch size of {size}, which {processes} processes cannot share equally "
-            f"({setting}={size}). Processes that can: {fitting}; they are nodes x tasks_per_node of "
+            f"({group}.batch_size={size}). Processes that can: {fitting}; they are nodes x tasks_per_node of "
             f"hydra.launcher.stages.{stage.kind}."
+        )
+    if micro is not None and micro < (share := size // processes) and share % micro:
+        raise ConfigError(
+            f"{stage.label}: {group}.micro_batch_size={micro} does not divide the {share} examples that each of "
+            f"{processes} processes has of {group}.batch_size={size}. Use a divisor."
         )
 
 
