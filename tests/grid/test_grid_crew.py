@@ -11,9 +11,11 @@ import pytest
 from noop_stages import COMPUTING, KINDS, grid
 
 from xling.errors import ConfigError
+from xling.grid import files
 from xling.grid.plan import Plan, make_plan
+from xling.grid.stage import Context
 from xling.grid.store import Store
-from xling.runners import local
+from xling.runners import local, ranks
 from xling.runners.local.crew import Seat, chosen, cores, crew, free_memory, listed_gpus, visible
 from xling.runners.local.runner import run_local
 
@@ -64,6 +66,16 @@ def test_a_stage_in_several_processes_has_as_many_gpus_and_gives_them_back(tmp_p
     lines = [line.split(" ") for line in seen.read_text(encoding="utf-8").splitlines()]
     assert [set(gpu.split(",")) for _, gpu, _ in lines if "," in gpu] == [{"3", "GPU-ab12"}] * 2
     assert {gpu for kind, gpu, _ in lines if kind == "sft"} <= {"3", "GPU-ab12"}
+
+
+def test_a_turn_that_was_killed_leaves_nothing_to_the_next_of_the_same_pid(tmp_path: Path) -> None:
+    """In a container pids come again, and the scratch of the last turn is taken over with all that is in it."""
+    context, folder = Context({}, {}, tmp_path / "out", tmp_path), tmp_path / "processes-7"
+    folder.mkdir()
+    (folder / "stop").touch()
+    (folder / "ended-0.json").write_bytes(files.json_bytes(ranks.Ending(True, "stopped", "")))
+    ranks.run(KINDS["sft"], context, "noop_stages:KINDS", [sys.executable, "-c", ""], folder, os.environ)
+    assert not folder.exists()
 
 
 def test_more_processes_than_gpus_and_stages_that_cannot_have_them_are_refused(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def run(
 
     folder: of this turn alone, where all of them see it; why: not empty once the stage has to stop.
     """
+    shutil.rmtree(folder, ignore_errors=True)  # of a turn that was killed: in a container a pid comes again
     folder.mkdir(parents=True)
     parents = {role: str(path) for role, path in context.parents.items()}
     cache = None if context.cache is None else str(context.cache)
