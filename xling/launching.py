@@ -270,8 +270,8 @@ def _clear(plan: Plan) -> None:
         )
     if others := plan.keepers():
         print(
-            f"xling: Weights that other grids of this root have in common with it stay, since they keep theirs: "
-            f"{listed(others, 5)}. Type keep_weights in their commands, too (docs/running.md).",
+            f"xling: Weights that other grids of this root have in common with it stay, since they keep theirs, or "
+            f"start from them: {listed(others, 5)}. Type keep_weights in their commands, too (docs/running.md).",
             file=sys.stderr,
         )
 
