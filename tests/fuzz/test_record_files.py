@@ -40,7 +40,7 @@ from xling.report.tables.findings import written_findings
 from xling.results import items as records
 from xling.runners.execute import Executor, Job
 from xling.runners.slurm import record
-from xling.runners.slurm.record import _failed_since
+from xling.runners.slurm.record import failed_since
 from xling.sheets.key import CellKey, Key, Pair, Row, SheetKey, identified, key_bytes, read_key
 from xling.tracking.base import Destination, TrackingResult
 from xling.tracking.dashboard import _read
@@ -208,7 +208,7 @@ class Root:
         record.unreadable(store, "g")
         for filed in record.submissions(store):
             filed.events((0, 0))
-        _failed_since(store, key, 1.0)
+        failed_since(store, key, 1.0)
         claim.read(store.beside("judge", KEY, ".claim"))
         read_ledger(self.folder / "tracking", TO)
         _read(self.folder / "tracking" / "g.json", TrackingResult, TrackingResult("off"))

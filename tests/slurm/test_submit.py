@@ -182,6 +182,7 @@ def plugin(toy: Toy) -> Callable[[str, str], None]:
     def write(submit: str, modify: str) -> None:
         path.unlink(missing_ok=True)
         path.write_text(LUA % (submit, modify))
+        toy.wait(60)  # a controller that starts again within a second holds what the test before left running
         toy.cluster.configure(JobSubmitPlugins="lua")
         toy.cluster.restart()  # reads the file at the start, and not again within the same second
 
