@@ -209,9 +209,9 @@ def test_a_folder_that_is_there_is_left_alone(grid: Store, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("task.path=/home/me/my data/x y.jsonl", "task.path=x y.jsonl"),
+        ("task.path=/data/me/my data/x y.jsonl", "task.path=x y.jsonl"),
         ("task.path=~me/x.jsonl", "task.path=x.jsonl"),
-        ("measures=[/home/me/a.py:f,../b/c.py:g]", "measures=[a.py:f,c.py:g]"),
+        ("measures=[/data/me/a.py:f,../b/c.py:g]", "measures=[a.py:f,c.py:g]"),
         ("judge.base_url=http://gpu7.lab:8000/v1", "judge.base_url=URL"),
         ("policy.checkpoint=owner/name", "policy.checkpoint=owner/name"),
         ("rate and/or say why, or /skip it", "rate and/or say why, or skip it"),
@@ -222,7 +222,7 @@ def test_cards_name_no_folder_and_no_server(typed: str, said: str) -> None:
 
 
 def test_the_command_of_a_card_can_be_typed() -> None:
-    assert asked(["target_lang=glob(*)", "root=/home/me/out", "seed=0,1"]) == "xling run 'target_lang=glob(*)' seed=0,1"
+    assert asked(["target_lang=glob(*)", "root=/data/me/out", "seed=0,1"]) == "xling run 'target_lang=glob(*)' seed=0,1"
 
 
 def test_a_card_names_models_of_the_hub_by_their_ids(grid: Store, tmp_path: Path, monkeypatch: Any) -> None:

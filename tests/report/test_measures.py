@@ -74,11 +74,21 @@ def test_a_new_measure_is_a_column_of_items_and_a_field_of_entries(tmp_path: Pat
     assert shown["tidy"] == pytest.approx([mean] * 2) and shown["wandb"] == pytest.approx([mean])
 
 
+DOTS = """new Promise((found) => {  // what is far below is drawn when one comes near
+    document.querySelector('#sources').scrollIntoView();
+    const look = () => {
+        const count = document.querySelectorAll('#sources g.dots').length;
+        if (count) found(count); else setTimeout(look, 20);
+    };
+    look();
+})"""
+
+
 def test_a_table_is_found_whatever_its_title(tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("win", "length", "reward"):
         monkeypatch.setitem(MEASURES, name, replace(MEASURES[name], title=f"{name}, renamed"))
     opened(browser, controlled(tmp_path))
     assert browser.run("document.querySelector('#matrix figcaption').textContent").startswith("win, renamed")
-    assert len(browser.run(CELLS)) == 4 and browser.run("document.querySelectorAll('#sources g.dots').length") == 4
+    assert len(browser.run(CELLS)) == 4 and browser.run(DOTS) == 4
     tabs = browser.run("[...document.querySelectorAll('#matrix .choices label')].map((tab) => tab.textContent)")
     assert {"win rate", "minus home", "length", "reward"} <= set(tabs)
