@@ -16,9 +16,8 @@ from xling.runners import GpuTime, gpu_time
 from xling.runners.execute import Job
 from xling.runners.slurm import record
 from xling.runners.slurm.cost import cost
-from xling.runners.slurm.record import Array, Event, Submission, Task
+from xling.runners.slurm.record import TIME_LIMIT, Array, Event, Submission, Task
 from xling.runners.slurm.settings import Resources, Slurm
-from xling.runners.slurm.task import TIME_LIMIT
 
 GPUS = ("partition=gpu", "gpus_per_node=1", "cpu.partition=cpu")
 

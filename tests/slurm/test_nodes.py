@@ -3,6 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
+from shlex import quote
 
 import pytest
 from cluster import wait_until
@@ -65,7 +66,7 @@ def test_when_no_node_is_left_or_three_have_failed_the_job_fails_and_says_so(
     small.xling("status")
     last, out = small.failures()["base"], ",".join(filter(None, (exclude, *unfit)))
     assert f"'{sys.executable}' does not start" in last
-    assert f"on nodes {', '.join(unfit)}. If others are fit, type 'hydra.launcher.exclude={out}'" in last
+    assert f"on nodes {', '.join(unfit)}. If others are fit, type {quote(f'hydra.launcher.exclude={out}')}" in last
     small.xling("cancel", "all")
     for node in unfit:
         small.cluster.reopen(node)

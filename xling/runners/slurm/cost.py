@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from xling.grid.store import Store
 from xling.runners import GpuTime
 from xling.runners.slurm import cluster, record
-from xling.runners.slurm.record import Event, Filed, Task
+from xling.runners.slurm.record import PREEMPTED, TIME_LIMIT, Event, Filed, Task
 from xling.runners.slurm.settings import job_gpus
-from xling.runners.slurm.task import PREEMPTED, TIME_LIMIT
 
 
 def cost(store: Store, grid: str) -> Mapping[str, GpuTime]:

@@ -162,6 +162,9 @@ class _Light(msgspec.Struct, frozen=True, array_like=True):
     light: tuple[int, ...] = ()
 
 
+TIME_LIMIT, PREEMPTED = "time limit", "preempted"  # why a job was queued again, as its events say it
+
+
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """A line that a job writes about itself.
 

@@ -33,7 +33,7 @@ from xling.runners import ranks
 from xling.runners.execute import Executor, Job, Report, load_catalogue, load_named, record_failure
 from xling.runners.slurm import cluster, record
 from xling.runners.slurm.cluster import ClusterError
-from xling.runners.slurm.record import Event, Filed, Place, Task
+from xling.runners.slurm.record import PREEMPTED, TIME_LIMIT, Event, Filed, Place, Task
 from xling.runners.slurm.script import Refused
 from xling.runners.slurm.step import OF_THE_JOB, step_of
 
@@ -67,8 +67,6 @@ class Superseded(Exception):
 # the time is over, at a preemption, and for scancel. The main thread may be deep inside a library and deaf, so a thread
 # of its own listens, and acts when the main thread has not by the time it must.
 
-TIME_LIMIT = "time limit"
-PREEMPTED = "preempted"
 CANCELLED = "cancelled"
 GRAIN_SECONDS = 65.0  # SLURM may send the warning up to a minute early
 RETRY_SECONDS = 2.0  # between two tries to reach the controller
