@@ -17,7 +17,7 @@ from xling.api import Grid
 from xling.errors import ConfigError
 from xling.exports import card
 from xling.exports.push import check_push, push
-from xling.grid.files import disk_error
+from xling.grid.files import disk_error, share
 from xling.grid.records import PlannedStage, Ref, Sheet, read_grid, stage_at
 from xling.grid.store import Store
 
@@ -51,8 +51,7 @@ def export(store: Store, name: str, what: str, asked: Asked) -> list[str]:
         raise disk_error(error, asked.out, "--out FOLDER") from error
     try:
         said = _tables(grid, what, made, asked) if stage is None else _model(grid, stage, made, asked)
-        for path in (made, *made.iterdir()):  # some writers give what they write to its owner alone
-            path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
+        share(os.fspath(made))  # some writers give what they write to its owner alone
         made.rename(asked.out)
     except OSError as error:
         raise disk_error(error, asked.out, "--out FOLDER") from error
@@ -61,12 +60,6 @@ def export(store: Store, name: str, what: str, asked: Asked) -> list[str]:
     if asked.push:
         said = f"{said} {push(asked.out, asked.push, kind)}"
     return [said]
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def trained(store: Store, name: str, what: str) -> PlannedStage:
@@ -130,7 +123,8 @@ def _model(grid: Grid, stage: PlannedStage, out: Path, asked: Asked) -> str:
         )
     parts += ["", "## Use", "", "```python", *_use(made.form, asked.out.name), "```", "", "## Results", ""]
     rows, axes = _cells_of(grid, Ref(stage.kind, stage.key))
-    parts += [*card.results(rows, axes), "", *card.provenance(sheet, done, _command(grid), bases), "", *unknown]
+    command = read_grid(store, grid.name).command
+    parts += [*card.results(rows, axes), "", *card.provenance(sheet, done, command, bases), "", *unknown]
     text = card.model_card(f"{stage.label} of grid {grid.name}", fields, [*parts, "", card.made_by()])
     (out / "README.md").write_text(text, encoding="utf-8")
     size = sum(path.stat().st_size for path in out.iterdir()) / 1e6
@@ -202,10 +196,6 @@ def _cells_of(grid: Grid, ref: Ref) -> tuple[list[dict[str, Any]], list[str]]:
 
 def _same(row: Mapping[str, Any], axes: Mapping[str, str]) -> bool:
     return all(str(row.get(name, value)) == value for name, value in axes.items())
-
-
-def _command(grid: Grid) -> list[str]:
-    return read_grid(grid.store, grid.name).command
 
 
 # --- data sets ----------------------------------------------------------------------------------------------
