@@ -14,8 +14,9 @@ from xling.tasks.files import Settings as Files
 from xling.tasks.findings import said as said_of
 from xling.tasks.reading import read_rows
 from xling.tasks.records import turns_of
-from xling.tasks.rows import INVISIBLE, Columns, Reading, Row, Rows, matched, plain
+from xling.tasks.rows import Columns, Reading, Row, Rows
 from xling.tasks.tables import SHOWN
+from xling.tasks.texts import INVISIBLE, matched, plain
 
 GOOD: dict[str, Any] = {
     "id": "d1",

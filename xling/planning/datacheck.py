@@ -24,7 +24,7 @@ from xling.results.plan import LanguageRates
 from xling.tasks.options import Task, offers, task_module
 from xling.tasks.records import GOOD, Demonstration, Pair, Prompt, Rating, Split
 from xling.tasks.render import with_facts
-from xling.tasks.rows import matched
+from xling.tasks.texts import matched
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 ONE_SPLIT = (

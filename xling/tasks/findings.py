@@ -12,8 +12,9 @@ from xling.measures.language import is_code, language_hint
 from xling.tasks.defaults import CAPS
 from xling.tasks.reading import answers
 from xling.tasks.records import Offer
-from xling.tasks.rows import BY_TEXT, Noted, Place, Row, Rows
+from xling.tasks.rows import Noted, Place, Row, Rows
 from xling.tasks.tables import SPLITS, bad_rows
+from xling.tasks.texts import BY_TEXT
 
 if TYPE_CHECKING:
     from xling.tasks.files import Settings

@@ -22,8 +22,8 @@ from msgspec import Struct
 
 from xling.errors import ConfigError, DataError, shown
 from xling.tasks.render import SIDES, dialog
-from xling.tasks.rows import Texts, blank
 from xling.tasks.tables import SHOWN, Row, bad_rows, open_table, text_of
+from xling.tasks.texts import Texts, blank
 
 # --- responses that people judged, and what was wrong with others -------------------------------------------
 

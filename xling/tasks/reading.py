@@ -25,9 +25,11 @@ from msgspec import Struct
 from xling.errors import ConfigError, shown
 from xling.measures.language import is_code
 from xling.tasks.defaults import share
+from xling.tasks.parsing import Parser, is_number, read_code
 from xling.tasks.records import GOOD, Offer, Split, turns_of
-from xling.tasks.rows import MISSING, Parser, Place, Reading, Row, Rows, Texts, Unrated, blank, is_number, read_code
+from xling.tasks.rows import MISSING, Place, Reading, Row, Rows, Unrated
 from xling.tasks.tables import is_table, open_table
+from xling.tasks.texts import Texts, blank
 
 SIMILAR = 3  # names that differ in case alone, of which so many are said
 
