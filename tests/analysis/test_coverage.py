@@ -14,6 +14,7 @@ from scipy.special import expit, logit, ndtr
 from xling.analysis.findings.cells import decomposition, effects
 from xling.analysis.findings.sources import cross_vs_home, recommendation, source_ranking
 from xling.analysis.matrix.accuracy import measure
+from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.categories import kappa_sample
 from xling.analysis.statistics.bootstrap import POINTS, SHARE, difference, draw, resample
 from xling.analysis.statistics.draws import centred, errors_of, kendall, pearson, with_tails
@@ -215,6 +216,42 @@ def test_cells_that_differ_nowhere_are_identical_and_not_known_to_be_equal():
     found = judged(estimate)
     assert found.identical and not found.settled and found.p == 1.0 and found.more is None
     assert estimate.low == -estimate.high and 0 < estimate.high < 6
+
+
+# --- means over targets -----------------------------------------------------------------------------------
+
+
+def over_targets(random, targets, n, rate, seeds, parallel):
+    """Estimates of a row's mean, and of one of its cells: all prompts are ties but a share `rate`, which wins."""
+    names = [[f"p{i}" if parallel else f"{target}-{i}" for i in range(n)] for target in range(targets)]
+    drawn, samples = draw([(groups, [""] * n) for groups in names]), []
+    for clusters in drawn:
+        same = random.random((n, SIMULATIONS)) < rate
+        for seed in range(seeds):
+            wins = np.where(same if seed == 0 else random.random(same.shape) < rate, 100.0, 50.0)
+            samples.append(resample(clusters, wins, str(seed), span=SHARE))
+    return over_columns(samples), fold(samples[:seeds])
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("targets", [1, 2, 6])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_means_over_targets_are_as_unsure_of_few_wins_as_cells_are(seeds, targets, parallel):
+    """The margin of the embedded world's 16 prompts was 52.3 [50.0, 54.7] beside a cell's [43.4, 60.8]."""
+    random = np.random.default_rng([seeds, targets])
+    margins, cells = over_targets(random, targets, 16, 0.05, seeds, parallel)
+    width, cell = check(margins, 52.5, 0.93), check(cells, 52.5, 0.93)
+    if targets == 1:
+        assert margins == cells
+    else:
+        assert 0.2 * cell < width < cell  # six targets tell more than one, and parallel prompts no more documents
+    assert min(one.high - one.low for one in margins) > 2
+
+
+def test_a_mean_over_single_documents_has_no_interval():
+    drawn = draw([(["a"] * 4, [""] * 4), (["b"] * 4, [""] * 4)])
+    [estimate] = over_columns([resample(one, np.full((4, 1), 75.0), span=SHARE) for one in drawn])
+    assert estimate.value == 75 and estimate.low is None
 
 
 # --- several seeds ----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ differences are paired.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ import pandas as pd
 from msgspec import Struct
 
 from xling.analysis.items.scored import Column, Finished, Scored, by_panel, drawn, finished_cells, readable, table_of
-from xling.analysis.matrix.across import over_columns
+from xling.analysis.matrix.across import mean_of_columns, over_columns
 from xling.analysis.matrix.types import PERCENT
-from xling.analysis.statistics.bootstrap import POINTS, SHARE, Sample, resample
+from xling.analysis.statistics.bootstrap import POINTS, SHARE, Clusters, Sample, resample
 from xling.analysis.statistics.intervals import Estimate, fold, judged
 from xling.analysis.tidy.finding import Finding, Row, columns_of, some
 from xling.grid.records import Ref
@@ -135,18 +135,25 @@ def paired(table: pd.DataFrame, left_out: Sequence[str], *, axis: str, name: str
 class _Sampled:
     """One target under one seed: win, organic win, difference of each of its sources."""
 
-    target: str
-    sources: list[str]
-    sample: Sample  # (3 x sources,)
+    column: Column  # values: (prompts, 3 x sources)
+    clusters: Clusters
+    fresh: bool
+
+    @property
+    def target(self) -> str:
+        return self.column.target
+
+    @property
+    def sources(self) -> list[str]:
+        return self.column.sources
 
     def of(self, sources: Sequence[str]) -> Sample:
         """The mean over some of its sources: (3,)."""
         places = [self.sources.index(source) for source in sources]
-        count = len(self.sources)
-        means = self.sample.means.reshape(3, count)[:, places].mean(axis=1)
-        resamples = self.sample.resamples.reshape(-1, 3, count)[:, :, places].mean(axis=2)
+        wins = self.column.values.reshape(-1, 3, len(self.sources))
+        values = mean_of_columns([wins[:, :, place] for place in places])
         span = np.stack([SHARE, SHARE, POINTS], axis=1)
-        return replace(self.sample, means=means, resamples=resamples, present=None, span=span, sums=None, apart=None)
+        return resample(self.clusters, values, self.column.seed, fresh=self.fresh, span=span)
 
 
 def _columns(part: pd.DataFrame, axis: str, regime: str, said: list[str]) -> list[_Sampled]:
@@ -169,10 +176,7 @@ def _columns(part: pd.DataFrame, axis: str, regime: str, said: list[str]) -> lis
         values = np.hstack([own, reference, own - reference])
         made.append(Column(str(target), str(seed), sources, values, wide.index.to_frame()))
     columns, fresh = drawn(made)
-    return [
-        _Sampled(one.target, one.sources, resample(clusters, one.values, one.seed, fresh=fresh))
-        for one, clusters in columns
-    ]
+    return [_Sampled(one, clusters, fresh) for one, clusters in columns]
 
 
 def _rows(columns: Sequence[_Sampled]) -> list[Row]:

@@ -40,7 +40,7 @@ from xling.analysis.matrix.types import (
     Seeds,
 )
 from xling.analysis.matrix.verdicts import counts, verdicts
-from xling.analysis.statistics.bootstrap import SHARE, Clusters, Floats, Sample, draw
+from xling.analysis.statistics.bootstrap import Average, Clusters, Sample, draw, select
 from xling.analysis.statistics.intervals import Difference, fold, holm
 from xling.config.common import members
 from xling.console import without_secrets
@@ -202,12 +202,10 @@ def _source_order(source: str) -> tuple[bool, str]:
 class _Row:
     """One source's samples summed over targets, seed by seed."""
 
-    sums: dict[str, tuple[float, Floats, int]] = field(default_factory=dict)
+    means: dict[str, Average] = field(default_factory=dict)  # by label
     entries: int = 0
     planned: int = 0
     prompts: int = 0
-    clusters: int = 0
-    crossed: bool = False
 
     def add(self, samples: Sequence[Sample], number: int, entry: Entry) -> None:
         self.planned += not entry.own_judge
@@ -215,30 +213,14 @@ class _Row:
             return
         self.entries += 1
         self.prompts += entry.win.n
-        self.clusters = max(self.clusters, entry.win.clusters)
         for sample in samples:
-            value = float(sample.means[number])
-            self.crossed = sample.crossed
-            if not np.isnan(value):
-                total, resamples, count = self.sums.get(sample.label, (0.0, np.zeros(1), 0))
-                column = sample.resamples[:, number]
-                self.sums[sample.label] = (total + value, resamples + column, count + 1)
+            if not np.isnan(sample.means[number]):
+                self.means.setdefault(sample.label, Average()).add(select(sample, [number]))
 
     def mean(self) -> Mean | None:
-        samples = [
-            Sample(
-                np.array([total / n]),
-                resamples[:, None] / n,
-                self.prompts,
-                self.clusters,
-                label,
-                crossed=self.crossed,
-                span=SHARE[:, None],
-            )
-            for label, (total, resamples, n) in self.sums.items()
-        ]
+        samples = [dataclasses.replace(mean.sample(), present=None) for mean in self.means.values()]
         estimate = fold(samples)[0] if samples else None
-        return None if estimate is None else Mean(estimate, self.entries, self.planned)
+        return None if estimate is None else Mean(replace(estimate, n=self.prompts), self.entries, self.planned)
 
 
 @dataclass(slots=True)

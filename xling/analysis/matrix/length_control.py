@@ -20,15 +20,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit, logit
 
 from xling.analysis.matrix.column import Column
 from xling.analysis.matrix.types import PERCENT, Seeds
-from xling.analysis.statistics.bootstrap import RESAMPLES, SHARE, Clusters, Floats, Ints, Sample, cluster_sums
+from xling.analysis.statistics.bootstrap import (
+    RESAMPLES,
+    SHARE,
+    Bools,
+    Clusters,
+    Floats,
+    Ints,
+    Sample,
+    apart_from_the_middle,
+    cluster_sums,
+)
 from xling.analysis.statistics.intervals import Estimate, fold
 
-Bools = npt.NDArray[np.bool_]
 PRIOR_PRECISION = 0.01  # of the slope: a standard deviation of 10
 MOST_STEPS = 100
 CHUNK = 64  # groups looked at together
@@ -131,12 +139,16 @@ def _averaged(
 def _sample(
     column: Lengths, means: Floats, resamples: Floats, judged: Bools | None = None, span: Floats | None = None
 ) -> Sample:
-    clusters, present = column.clusters.groups, None
+    clusters, present, apart = column.clusters.groups, None, None
     if judged is not None and not judged.all():
         counts = judged.sum(axis=0)
         present = counts, np.minimum(counts, clusters)
+    if judged is not None and span is not None:
+        sums = cluster_sums(column.clusters, np.where(judged, PERCENT * column.wins, 0.0))
+        apart = apart_from_the_middle(sums, cluster_sums(column.clusters, judged.astype(np.float64)), span)
     seed = (column.label, column.fresh, column.crossed)
-    return Sample(means, resamples, len(column.wins), clusters, *seed, present, span)
+    about = (len(column.wins), clusters, *seed, present, span)
+    return Sample(means, resamples, *about, apart=apart, drawn=column.clusters.drawn)
 
 
 def _groups(columns: Sequence[Lengths]) -> list[_Group]:

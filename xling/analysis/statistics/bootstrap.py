@@ -6,13 +6,14 @@ averages.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 RESAMPLES = 2000
 SEED = 8191  # fixed, so that the same records give the same bytes
@@ -29,6 +30,15 @@ ONE = np.array([-1.0, 1.0])  # of correlations, kappa and alpha
 
 
 @dataclass(frozen=True, slots=True)
+class Drawn:
+    """Which of the groups that were drawn together R rows belong to."""
+
+    name: int  # of the draw: a digest of its groups
+    size: int  # how many groups it has
+    rows: Ints  # (R,) places among them
+
+
+@dataclass(frozen=True, slots=True)
 class Clusters:
     """The prompts of one column, arranged for resampling. R rows are the (dataset, group) pairs, in order."""
 
@@ -38,6 +48,7 @@ class Clusters:
     dataset: Ints  # (R,)
     weights: npt.NDArray[np.uint8]  # (RESAMPLES, R) how often each row's group was drawn
     groups: int
+    drawn: "Drawn"
 
 
 def draw(columns: Sequence[tuple[Sequence[str], Sequence[str]]]) -> list[Clusters]:
@@ -48,7 +59,7 @@ def draw(columns: Sequence[tuple[Sequence[str], Sequence[str]]]) -> list[Cluster
     set of datasets a group occurs in), since datasets are fixed, not sampled.
     """
     universes = _universes([groups for groups, _ in columns])
-    weights: dict[int, tuple[dict[str, int], npt.NDArray[np.uint8]]] = {}
+    weights: dict[int, tuple[dict[str, int], npt.NDArray[np.uint8], int]] = {}
     arranged: dict[tuple[tuple[str, ...], tuple[str, ...]], Clusters] = {}
     for (groups, datasets), universe in zip(columns, universes, strict=True):
         if universe not in weights:
@@ -79,8 +90,8 @@ def _universes(columns: Sequence[Sequence[str]]) -> list[int]:
 
 def _weights(
     columns: Sequence[tuple[Sequence[str], Sequence[str]]],
-) -> tuple[dict[str, int], npt.NDArray[np.uint8]]:
-    """Draw every stratum's groups with replacement; (groups -> column of the weights, weights)."""
+) -> tuple[dict[str, int], npt.NDArray[np.uint8], int]:
+    """Draw every stratum's groups with replacement; (groups -> column of the weights, weights, a digest of both)."""
     occurs: dict[str, set[str]] = {}
     for groups, datasets in columns:
         for group, dataset in set(zip(groups, datasets, strict=True)):
@@ -89,10 +100,10 @@ def _weights(
     for group in sorted(occurs):
         strata.setdefault(tuple(sorted(occurs[group])), []).append(group)
     names = [name for stratum in sorted(strata) for name in strata[stratum]]
-    digest = hashlib.sha256("\n".join(names).encode()).digest()
-    random = np.random.Generator(np.random.PCG64([SEED, int.from_bytes(digest[:8], "big")]))
+    digest = int.from_bytes(hashlib.sha256("\n".join(names).encode()).digest()[:8], "big")
+    random = np.random.Generator(np.random.PCG64([SEED, digest]))
     blocks = [_multinomial(random, len(strata[stratum])) for stratum in sorted(strata)]
-    return {name: column for column, name in enumerate(names)}, np.hstack(blocks)
+    return {name: column for column, name in enumerate(names)}, np.hstack(blocks), digest
 
 
 def _multinomial(random: np.random.Generator, size: int) -> npt.NDArray[np.uint8]:
@@ -108,6 +119,7 @@ def _arrange(
     datasets: Sequence[str],
     index: dict[str, int],
     drawn: npt.NDArray[np.uint8],
+    digest: int,
 ) -> Clusters:
     clusters = list(zip(datasets, groups, strict=True))
     names = sorted(set(clusters))
@@ -115,13 +127,15 @@ def _arrange(
     row_of_prompt = np.array([number[cluster] for cluster in clusters], dtype=np.int64)
     known = sorted({dataset for dataset, _ in names})
     counts = np.bincount(row_of_prompt, minlength=len(names))
+    places = [index[group] for _, group in names]
     return Clusters(
         order=np.argsort(row_of_prompt, kind="stable"),
         starts=np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64),
         counts=counts.astype(np.float64),
         dataset=np.array([known.index(dataset) for dataset, _ in names], dtype=np.int64),
-        weights=drawn[:, [index[group] for _, group in names]],
-        groups=len({group for _, group in names}),
+        weights=drawn[:, places],
+        groups=len(set(places)),
+        drawn=Drawn(digest, len(index), np.array(places, dtype=np.int64)),
     )
 
 
@@ -143,9 +157,8 @@ class Sample:
     span: Floats | None = None  # (2, K) the least and the greatest that a quantity can be; None: whatever
     paired: bool = False  # differences of two quantities of the same prompts
     sums: Floats | None = None  # (R, K) of each row of the clusters, of which differences are made
-    apart: Ints | None = (
-        None  # (K,) rows that are not in the middle of the scale: no ties, or differences that are not 0
-    )
+    apart: Bools | None = None  # (R, K) rows that are not in the middle of the scale: no ties, differences but 0
+    drawn: Drawn | None = None  # of these rows
 
     def counts(self, k: int) -> tuple[int, int]:
         """Prompts and clusters behind quantity k."""
@@ -174,41 +187,41 @@ def resample(
     datasets = int(clusters.dataset.max()) + 1
     scale = np.full(datasets, 1 / datasets) if shares is None else shares
     ends = None if span is None else np.broadcast_to(span.reshape(2, -1), (2, values.shape[1]))
-    there = ~np.isnan(values)
+    there, present = ~np.isnan(values), None
     if (there.any(axis=0) & ~there.all(axis=0)).any() or not _covered(clusters):
         means, resamples, present, sums, counts = _with_gaps(clusters, values, there, scale)
-        apart = _apart(sums, counts, ends)
-        return Sample(
-            means, resamples, len(values), clusters.groups, label, fresh, crossed, present, ends, paired, sums, apart
-        )
-    sums = cluster_sums(clusters, values)
-    means = np.zeros(values.shape[1])
+    else:
+        sums, counts = cluster_sums(clusters, values), clusters.counts[:, None]
+        means, resamples = _averages(clusters, sums, scale)
+    about = (len(values), clusters.groups, label, fresh, crossed, present, ends, paired, sums)
+    return Sample(means, resamples, *about, apart_from_the_middle(sums, counts, ends), clusters.drawn)
+
+
+def _averages(clusters: Clusters, sums: Floats, scale: Floats) -> tuple[Floats, Floats]:
+    """(K,) averages over datasets and (RESAMPLES, K) of (R, K) sums, where no prompt is missing."""
+    means = np.zeros(sums.shape[1])
     averaged: Floats | None = None
-    for dataset in range(datasets):
-        if scale[dataset] == 0:
+    for dataset, share in enumerate(scale):
+        if share == 0:
             continue
         rows = clusters.dataset == dataset
         weights = clusters.weights[:, rows]
         drawn = weighted(weights, sums[rows])  # the largest array of a big column: changed in place
-        if scale[dataset] != 1:
-            drawn *= scale[dataset]
+        if share != 1:
+            drawn *= share
         drawn /= (weights.astype(np.float64) @ clusters.counts[rows])[:, None]
         averaged = drawn if averaged is None else np.add(averaged, drawn, out=averaged)
-        means += scale[dataset] * sums[rows].sum(axis=0) / clusters.counts[rows].sum()
-    resamples = np.zeros((RESAMPLES, values.shape[1])) if averaged is None else averaged
-    apart = _apart(sums, clusters.counts[:, None], ends)
-    return Sample(
-        means, resamples, len(values), clusters.groups, label, fresh, crossed, None, ends, paired, sums, apart
-    )
+        means += share * sums[rows].sum(axis=0) / clusters.counts[rows].sum()
+    return means, np.zeros((RESAMPLES, sums.shape[1])) if averaged is None else averaged
 
 
-def _apart(sums: Floats, counts: Floats, ends: Floats | None) -> Ints | None:
-    """(K,) how many of (R, K) sums are not those of as many prompts in the middle of the scale."""
+def apart_from_the_middle(sums: Floats, counts: Floats, ends: Floats | None) -> Bools | None:
+    """(R, K) whether sums are not those of as many prompts in the middle of the scale; None without a scale."""
     if ends is None:
         return None
     bounded = np.isfinite(ends).all(axis=0)
     middle = np.where(bounded, ends, 0.0).sum(axis=0) / 2
-    return np.asarray((np.abs(sums - middle * counts) > _LEVEL).sum(axis=0))
+    return np.asarray(np.abs(sums - middle * counts) > _LEVEL)
 
 
 def weighted(weights: npt.NDArray[np.uint8], sums: Floats) -> Floats:
@@ -299,10 +312,12 @@ def difference(sample: Sample, left: Sequence[int], right: Sequence[int]) -> Sam
     )
 
 
-def _differing(sums: Floats, left: Sequence[int], right: Sequence[int]) -> Ints:
-    """(K,) in how many rows two columns differ; pair by pair, since there may be many."""
-    found = (np.count_nonzero(np.abs(sums[:, a] - sums[:, b]) > _LEVEL) for a, b in zip(left, right, strict=True))
-    return np.fromiter(found, dtype=np.int64, count=len(left))
+def _differing(sums: Floats, left: Sequence[int], right: Sequence[int]) -> Bools:
+    """(R, K) in which rows two columns differ; pair by pair, since there may be many."""
+    found = np.empty((len(sums), len(left)), dtype=np.bool_)
+    for number, (a, b) in enumerate(zip(left, right, strict=True)):
+        found[:, number] = np.abs(sums[:, a] - sums[:, b]) > _LEVEL
+    return found
 
 
 def select(sample: Sample, which: slice | Sequence[int]) -> Sample:
@@ -315,5 +330,52 @@ def select(sample: Sample, which: slice | Sequence[int]) -> Sample:
         present=sample.present and (sample.present[0][places], sample.present[1][places]),
         span=None if sample.span is None else sample.span[:, places],
         sums=None,
-        apart=None if sample.apart is None else sample.apart[places],
+        apart=None if sample.apart is None else sample.apart[:, places],
     )
+
+
+@dataclass(slots=True)
+class Average:
+    """The mean over samples of one label, as they come in: over targets, or over training seeds of the same prompts.
+
+    Its clusters are the groups of all of them, one that several have counted once, less one for every further draw,
+    whose own mean takes it (so a mean over single documents has no interval). Those apart from the middle are counted
+    alike: the mean is as unsure of few of them as each sample is.
+    """
+
+    first: Sample | None = None
+    totals: tuple[Floats, Floats, Ints] | None = None  # means (K,), resamples, how many have the quantity
+    groups: dict[int, tuple[Bools, Bools]] = field(default_factory=dict)  # of a draw: (G,) there, (G, K) apart
+    most: int = 0  # clusters of a sample, where its rows are not known
+    known: bool = True
+
+    def add(self, sample: Sample) -> None:
+        there = ~np.isnan(sample.means)
+        means, resamples = np.where(there, sample.means, 0.0), np.where(there, sample.resamples, 0.0)
+        if self.totals is None:
+            self.first, self.totals = sample, (means, resamples, there.astype(np.int64))
+        else:
+            for total, one in zip(self.totals, (means, resamples, there), strict=True):
+                total += one
+        self.most = max(self.most, sample.clusters)
+        if sample.drawn is None or sample.apart is None:
+            self.known = False
+        elif self.known:
+            drawn = sample.drawn
+            nothing = np.zeros(drawn.size, dtype=np.bool_), np.zeros((drawn.size, len(means)), dtype=np.bool_)
+            present, apart = self.groups.setdefault(drawn.name, nothing)
+            present[drawn.rows] = True
+            np.logical_or.at(apart, drawn.rows, sample.apart)
+
+    def sample(self) -> Sample:
+        """The mean of what is there, NaN of what nobody has. ValueError: nothing was added."""
+        if self.first is None or self.totals is None:
+            raise ValueError("a mean of no samples")
+        means, resamples, counts = self.totals
+        with np.errstate(invalid="ignore"):
+            means, resamples = means / counts, resamples / counts
+        if not self.known:
+            return replace(self.first, means=means, resamples=resamples, clusters=self.most, apart=None, drawn=None)
+        apart = np.concatenate([apart for _, apart in self.groups.values()])
+        clusters = 1 + int(sum(there.sum() - 1 for there, _ in self.groups.values()))
+        return replace(self.first, means=means, resamples=resamples, clusters=clusters, apart=apart, drawn=None)

@@ -38,11 +38,9 @@ from xling.analysis.statistics.intervals import (
     LEVEL,
     MOST_FREEDOM,
     by_label,
-    counted,
     few_ends,
-    freedom_of,
+    over_seeds,
     over_seeds_and_prompts,
-    spread_of,
     told_apart,
     within,
 )
@@ -67,7 +65,7 @@ def errors_of(samples: Sequence[Sample]) -> tuple[Floats, Floats]:
         value, resamples = over_seeds_and_prompts(points)
         return (resamples - value if points[0].clusters > 1 else errors), freedom
     present = told_apart(points, values)
-    seeds = present.sum(axis=0)
+    seeds, paired = present.sum(axis=0), points[0].paired
     for point, there in zip(points, present, strict=True):
         alone = there & (seeds == 1)
         if point.clusters > 1 and alone.any():
@@ -76,25 +74,27 @@ def errors_of(samples: Sequence[Sample]) -> tuple[Floats, Floats]:
             few, low, high = few_ends(select(point, singles))
             for number in np.flatnonzero(few).tolist():
                 place, value = singles[number], point.means[singles[number]]
-                if point.paired and value == 0 and not errors[:, place].any():
+                if paired and value == 0 and not errors[:, place].any():
                     continue  # two that are equal on every prompt: nothing tells them apart
                 errors[:, place] = _two_halves(errors[:, place], value - low[number], high[number] - value)
     several = seeds > 1
     if several.any():
         places = np.flatnonzero(several).tolist()
         part, there = values[:, places], present[:, places]
-        clusters = counted(points, present)[1][places].astype(np.float64)
-        spread = spread_of([select(point, places) for point in points], part, there, clusters)
-        se = np.sqrt(spread.total)
+        ends = over_seeds([select(point, places) for point in points], part, there)
         centre = np.where(there, part, 0.0).sum(axis=0) / seeds[places]
         between = np.where(there, part - centre, 0.0) / np.sqrt(seeds[places] * (seeds[places] - 1))
         found = np.stack([_normal(point.label) for point in points], axis=1) @ between
         for point, has in zip(points, there, strict=True):
             found += np.where(has, point.resamples[:, places] - point.means[places], 0.0) / seeds[places]
         size = found.std(axis=0, ddof=1)
-        errors[:, places] = found * np.divide(se, size, out=np.zeros_like(se), where=size > 0)
-        errors[:, np.array(places)[clusters < 2]] = np.nan  # of a single document
-        freedom[places] = np.maximum(freedom_of(spread.half(clusters), se), 1.0)
+        found *= np.divide(ends.se, size, out=np.zeros_like(size), where=size > 0)
+        told = ends.few & ((ends.se > 0) | (not paired))  # two that are equal on every prompt: nothing tells them apart
+        for number in np.flatnonzero(told).tolist():
+            value, low, high = ends.value[number], ends.low[number], ends.high[number]
+            found[:, number] = _two_halves(found[:, number], value - low, high - value)
+        found[:, ends.counts[1] < 2] = np.nan  # of a single document
+        errors[:, places], freedom[places] = found, np.where(told, NORMAL, np.maximum(ends.freedom, 1.0))
     return errors, freedom
 
 

@@ -37,11 +37,20 @@ from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
-import numpy.typing as npt
 from msgspec import Struct, structs
 from scipy.special import nctdtr, ndtri, stdtr, stdtridf, stdtrit
 
-from xling.analysis.statistics.bootstrap import RESAMPLES, SEED, Floats, Ints, Sample, ends_of, select
+from xling.analysis.statistics.bootstrap import (
+    RESAMPLES,
+    SEED,
+    Average,
+    Bools,
+    Floats,
+    Ints,
+    Sample,
+    ends_of,
+    select,
+)
 
 LEVEL = 0.95
 POWER = 0.8
@@ -152,12 +161,12 @@ def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
     return found
 
 
-def told_apart(points: Sequence[Sample], values: Floats) -> npt.NDArray[np.bool_]:
+def told_apart(points: Sequence[Sample], values: Floats) -> Bools:
     """(P, K) which seeds have a quantity. One that all seeds resample alike counts once: no seed decides it.
 
     values: (P, K) means of the points. A reward model fitted in closed form decides the same under every seed.
     """
-    present: npt.NDArray[np.bool_] = ~np.isnan(values)
+    present: Bools = ~np.isnan(values)
     if len(points) == 1:
         return present
     for k in np.flatnonzero((values == values[0]).all(axis=0)):
@@ -178,18 +187,10 @@ def by_label(samples: Sequence[Sample]) -> list[Sample]:
 
 def _average(samples: Sequence[Sample]) -> Sample:
     """The mean over samples of the quantities that are there."""
-    present = np.sum([~np.isnan(sample.means) for sample in samples], axis=0)
-    with np.errstate(invalid="ignore"):
-        means = np.nansum([sample.means for sample in samples], axis=0) / present
-        resamples = np.nansum([sample.resamples for sample in samples], axis=0) / present
-    apart = [sample.apart for sample in samples if sample.apart is not None]
-    return replace(
-        samples[0],
-        means=means,
-        resamples=resamples,
-        present=_most([s.present for s in samples]),
-        apart=np.sum(apart, axis=0) if len(apart) == len(samples) else None,
-    )
+    mean = Average()
+    for sample in samples:
+        mean.add(sample)
+    return replace(mean.sample(), present=_most([sample.present for sample in samples]))
 
 
 def _most(present: Sequence[tuple[Ints, Ints] | None]) -> tuple[Ints, Ints] | None:
@@ -244,7 +245,7 @@ class Spread:
         return np.asarray(np.sqrt(np.maximum(normal**2 * self.prompts, both)))
 
 
-def spread_of(points: Sequence[Sample], values: Floats, present: npt.NDArray[np.bool_], clusters: Floats) -> Spread:
+def spread_of(points: Sequence[Sample], values: Floats, present: Bools, clusters: Floats) -> Spread:
     """Of K quantities that at least two of P seeds have. values, present: (P, K); clusters: (K,) drawn ones."""
     seeds = present.sum(axis=0)
     mean: Floats = np.zeros_like(points[0].resamples)
@@ -270,46 +271,66 @@ def moderated(raw: Floats, prompts: Floats, within: Floats, seeds: Ints | int) -
     return ((seeds - 1) * raw + weight * prior) / freedom, freedom
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Of quantities that several seeds have, each (K,)."""
+
+    value: Floats
+    low: Floats
+    high: Floats
+    se: Floats
+    freedom: Floats  # of the t that makes `se` the half-width
+    few: Bools  # too few wins, losses or documents apart for the variances to tell
+    seed_se: Floats
+    counts: Ints  # (2, K) prompts and clusters
+
+
+def over_seeds(points: Sequence[Sample], values: Floats, present: Bools) -> Ends:
+    """values, present: (P, K), every quantity there under at least two seeds."""
+    counts = counted(points, present)
+    clusters = counts[1].astype(np.float64)
+    value = np.where(present, values, 0.0).sum(axis=0) / present.sum(axis=0)
+    spread = spread_of(points, values, present, clusters)
+    half, variance, span = spread.half(clusters), spread.total, points[0].span
+    few, least = np.zeros(len(value), dtype=np.bool_), np.zeros_like(value)
+    if span is not None:
+        paired, apart = points[0].paired, _clusters_apart(points, present)
+        few, _, floor = _few_apart(value, spread.prompts, clusters, span, apart, paired)
+        more = np.where(few, np.maximum(floor - spread.prompts, 0.0), 0.0)
+        half = np.sqrt(half**2 + _t(clusters) ** 2 * more)
+        variance = np.where(paired & (value == 0) & (variance == 0), 0.0, variance + more)
+        if not paired:
+            seldom, least = _few(value, spread.prompts, clusters, span)
+            few |= seldom
+    low, high = (within(value, half, side, span, least) for side in (-1.0, 1.0))
+    se = np.sqrt(variance)
+    return Ends(value, low, high, se, freedom_of(half, se), few, np.sqrt(spread.seeds), counts)
+
+
 def _over_seeds(
-    points: Sequence[Sample], values: Floats, present: npt.NDArray[np.bool_], several: npt.NDArray[np.bool_]
+    points: Sequence[Sample], values: Floats, present: Bools, several: Bools
 ) -> Iterator[tuple[int, Estimate]]:
     """(place, estimate) of each quantity that several seeds have."""
     places = np.flatnonzero(several)
     parts = [select(point, places.tolist()) for point in points]
-    values, present = values[:, places], present[:, places]
-    n, clusters = counted(parts, present)
-    value = np.where(present, values, 0.0).sum(axis=0) / present.sum(axis=0)
-    spread = spread_of(parts, values, present, clusters.astype(np.float64))
-    groups = clusters.astype(np.float64)
-    half, variance, span = spread.half(groups), spread.total, parts[0].span
-    if span is None:
-        low, high = value - half, value + half
-    elif parts[0].paired:
-        few, _, least = _few_apart(value, spread.prompts, groups, span, _most_apart(parts, present))
-        more = np.where(few, np.maximum(least - spread.prompts, 0.0), 0.0)
-        half = np.sqrt(half**2 + _NORMAL**2 * more)
-        low, high = (within(value, half, side, span) for side in (-1.0, 1.0))
-        variance = np.where((value == 0) & (variance == 0), 0.0, variance + more)
-    else:
-        few, least = _few(value, spread.prompts, groups, span)
-        low, high = (within(value, half, side, span, least) for side in (-1.0, 1.0))
-    se = np.sqrt(variance)
+    ends = over_seeds(parts, values[:, places], present[:, places])
     rows = zip(
-        value, low, high, se, n, clusters, present.sum(axis=0), freedom_of(half, se), np.sqrt(spread.seeds), strict=True
+        places.tolist(),
+        ends.value.tolist(),
+        zip(ends.low.tolist(), ends.high.tolist(), ends.se.tolist(), strict=True),
+        ends.counts.T.tolist(),
+        present[:, places].sum(axis=0).tolist(),
+        zip(ends.freedom.tolist(), ends.seed_se.tolist(), strict=True),
+        strict=True,
     )
-    for place, (v, a, b, e, prompts, drawn, seeds, f, s) in zip(places.tolist(), rows, strict=True):
+    for place, value, (low, high, se), (prompts, drawn), seeds, spread in rows:
         if drawn < 2:  # seeds say nothing of other documents
-            yield place, Estimate(float(v), None, None, None, int(prompts), int(drawn), int(seeds))
-            continue
-        yield (
-            place,
-            Estimate(
-                float(v), float(a), float(b), float(e), int(prompts), int(drawn), int(seeds), False, float(f), float(s)
-            ),
-        )
+            yield place, Estimate(value, None, None, None, prompts, drawn, seeds)
+        else:
+            yield place, Estimate(value, low, high, se, prompts, drawn, seeds, False, *spread)
 
 
-def counted(points: Sequence[Sample], present: npt.NDArray[np.bool_]) -> Ints:
+def counted(points: Sequence[Sample], present: Bools) -> Ints:
     """(2, K) prompts and clusters behind each quantity: those of all seeds where each has its own."""
     counts = np.array([[point.counts(k) for k in range(present.shape[1])] for point in points])  # (P, K, 2)
     there = np.where(present[:, :, None], counts, 0)
@@ -398,7 +419,7 @@ def _share(value: Floats, span: Floats) -> tuple[Floats, Floats]:
     return np.where(known, np.clip((value - low) / width, 0.0, 1.0), 0.5), width
 
 
-def _few(value: Floats, variance: Floats, clusters: Floats, span: Floats) -> tuple[npt.NDArray[np.bool_], Floats]:
+def _few(value: Floats, variance: Floats, clusters: Floats, span: Floats) -> tuple[Bools, Floats]:
     """(K,) where wins or losses are few, and t^2 / n there at the effective n, else 0.
 
     n is the number of clusters over the design effect, which few wins tell badly: it is drawn towards 1.
@@ -413,14 +434,21 @@ def _few(value: Floats, variance: Floats, clusters: Floats, span: Floats) -> tup
     return few, np.where(few, _t(clusters) ** 2 / effective, 0.0)
 
 
-def _most_apart(points: Sequence[Sample], present: npt.NDArray[np.bool_]) -> Ints | None:
-    known = [point.apart for point in points if point.apart is not None]
-    return np.asarray(np.max(known, axis=0, initial=0, where=present)) if len(known) == len(points) else None
+def _clusters_apart(points: Sequence[Sample], present: Bools) -> Ints | None:
+    """(K,) clusters that are not in the middle of the scale under some seed; those of all seeds where each has its own.
+
+    Of the seed with most of them, where rows are the same.
+    """
+    known = [point.apart.sum(axis=0) for point in points if point.apart is not None]
+    if len(known) < len(points):
+        return None
+    there = np.where(present, known, 0)
+    return np.asarray(there.sum(axis=0) if points[0].fresh else there.max(axis=0))
 
 
 def _few_apart(
     value: Floats, variance: Floats, clusters: Floats, span: Floats, apart: Ints | None, paired: bool = True
-) -> tuple[npt.NDArray[np.bool_], Floats, Floats]:
+) -> tuple[Bools, Floats, Floats]:
     """(K,) where few clusters are not in the middle of the scale, and the mean and its variance with one more at
     either end; and where paired differences are the same in all clusters."""
     bounded = np.isfinite(span).all(axis=0)
@@ -438,7 +466,7 @@ def _few_apart(
     return few | same, middle + unit * centre, unit**2 * least
 
 
-def few_ends(point: Sample) -> tuple[npt.NDArray[np.bool_], Floats, Floats]:
+def few_ends(point: Sample) -> tuple[Bools, Floats, Floats]:
     """(K,) where a bootstrap sees too little of one seed's quantities, and the ends of their intervals."""
     low, high, se = _quantiles(point.resamples)
     if point.span is None:
@@ -463,7 +491,8 @@ def _with_few(point: Sample, low: Floats, high: Floats, se: Floats) -> tuple[Flo
         few &= np.abs(value) > span[1] / 2
     ends = (within(value, np.zeros_like(value), side, span, size) for side in (-1.0, 1.0))
     low, high = (np.where(few, end, known) for end, known in zip(ends, (low, high), strict=True))
-    few, centre, least = _few_apart(value, se**2, clusters, span, point.apart, point.paired)
+    apart = None if point.apart is None else point.apart.sum(axis=0)
+    few, centre, least = _few_apart(value, se**2, clusters, span, apart, point.paired)
     half = _t(clusters) * np.sqrt(least)
     low = np.where(few, np.clip(centre - half, span[0], value), low)
     high = np.where(few, np.clip(centre + half, value, span[1]), high)
