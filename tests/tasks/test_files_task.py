@@ -465,7 +465,7 @@ def test_prompts_alone_are_prompts_and_what_else_is_needed_is_said(tmp_path: Pat
     both = jsonl(tmp_path / "g.jsonl", rated("de", 40))
     more = Files(path=str(tmp_path / "[fg].jsonl"), languages=())
     assert both.exists() and "ratings" in offers(more)
-    assert sum(len(files.prompts(more, "de", split)) for split in SPLITS) == 80
+    assert [len(files.prompts(more, "de", split)) for split in SPLITS] == [0, 0, 40]
 
 
 def test_no_error_shows_more_than_a_line_of_a_value(tmp_path: Path) -> None:
@@ -483,3 +483,35 @@ def test_no_error_shows_more_than_a_line_of_a_value(tmp_path: Path) -> None:
         with pytest.raises((ConfigError, DataError)) as caught:
             files.summary(Files(path=str(tmp_path / "f.csv"), languages=()), known=["de"])
         assert len(str(caught.value)) < 2000
+
+
+# --- prompts that come alone --------------------------------------------------------------------------------
+
+
+def test_prompts_that_come_alone_are_all_that_is_evaluated_on(tmp_path: Path) -> None:
+    jsonl(tmp_path / "ratings.jsonl", rated("de", 40) + rated("tr", 40))
+    alone = [{"lang": "de", "prompt": f"asked {n}", "topic": "any"} for n in range(6)]
+    settings = Files(path=str(tmp_path), languages=(), threshold=1)
+    before = {lang: files.pairs(settings, lang, "train") for lang in ("de", "tr")}
+    with pytest.raises(ConfigError, match=r"questions\.jsonl has no column `response`.*call the file prompts\.jsonl"):
+        files.summary(Files(path=str(jsonl(tmp_path / "questions.jsonl", alone)), languages=()))
+    (tmp_path / "questions.jsonl").rename(tmp_path / "prompts_de.jsonl")
+    assert sorted(p.text for p in files.prompts(settings, "de", "test")) == [f"asked {n}" for n in range(6)]
+    assert not files.prompts(settings, "de", "train") and not files.prompts(settings, "de", "validation")
+    assert len(files.prompts(settings, "tr", "test")) == 4  # a language without any: as before
+    assert {lang: files.pairs(settings, lang, "train") for lang in ("de", "tr")} == before
+    assert any("prompts alone, which are what is evaluated on" in note for note in files.summary(settings).notes())
+    by_split = [row | {"split": "test" if n < 2 else "train"} for n, row in enumerate(alone)]
+    jsonl(tmp_path / "prompts_de.jsonl", by_split)
+    assert [p.text for p in files.prompts(settings, "de", "test")] == ["asked 0", "asked 1"]
+
+
+def test_prompts_that_are_trained_on_are_counted_and_said(tmp_path: Path) -> None:
+    rows = [row | {"split": "train" if n < 20 else "validation"} for n, row in enumerate(rated("de", 20))]
+    jsonl(tmp_path / "ratings.jsonl", rows)
+    texts = ["DE  document 3", "de document 15", "de document 99"]  # trained on in other spacing; validation; new
+    jsonl(tmp_path / "prompts.jsonl", [{"lang": "de", "prompt": text, "split": "test"} for text in texts])
+    settings = Files(path=str(tmp_path), languages=(), feedback="pairwise")
+    [note] = [note for note in files.summary(settings).notes() if "evaluated on are in" in note]
+    assert note.startswith("de: 1 of 3 prompts") and "(prompts.jsonl line 1)" in note
+    assert len(files.prompts(settings, "de", "test")) == 3  # said, not left out

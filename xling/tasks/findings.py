@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from xling.errors import listed, shown
 from xling.measures.language import is_code, language_hint
 from xling.tasks.defaults import CAPS
-from xling.tasks.reading import answers
+from xling.tasks.reading import answers, split_groups, trained_on
 from xling.tasks.records import Offer
 from xling.tasks.rows import Noted, Place, Row, Rows
 from xling.tasks.tables import SPLITS, bad_rows
@@ -117,6 +117,14 @@ def _of_language(config: "Settings", rows: Rows, lang: str, one: LanguageSummary
             f"{lang}: the group {shown(group)} holds {n} of {total} rows ({prompts} prompts). Splits and intervals "
             "go by groups, and this one is in one split as a whole: is task.columns.group="
             f"{config.columns.group} the document or conversation? task.columns.group=null goes by prompts' text."
+        )
+    splits = split_groups(rows, config.seed, config.validation, config.test)
+    if shared := trained_on(rows.languages[lang], splits):
+        asked = sum(row.kind == "prompt" and row.split in ("", "test") for row in rows.languages[lang])
+        found.append(
+            f"{lang}: {len(shared)} of {asked} prompts that are evaluated on are in the training data, or share a "
+            f"group with it ({rows.named([row.place for row in shared])}). Leave them out of one, or read what comes "
+            "as a result on data that was seen."
         )
     noted("none", "{n} responses are the text None or null ({rows}).")
     noted("empty", "{n} rated responses are empty ({rows}).")

@@ -176,7 +176,7 @@ class _Seen:
             return f"the prompt of id {shown(row.id)} differs from the one in {self._rows.name(first)}{form}"
         if turns_of(text) != turns_of(row.prompt):
             return f"the prompt of id {shown(row.id)} has other turns than the one in {self._rows.name(first)}"
-        if row.split:
+        if row.split and row.kind != "prompt":  # prompts that came alone are counted where they are trained on, too
             split, first = self._splits.setdefault(row.group, (row.split, row.place))
             if split != row.split:
                 return f"split {row.split}, and {self._rows.name(first)} of the same group is in {split}"
@@ -292,7 +292,15 @@ def split_groups(rows: Rows, seed: int, validation: float, test: float) -> Mappi
 
 
 def _split(row: Row, splits: Mapping[str, Split]) -> Split:
-    return row.split or splits[row.group]  # type: ignore[return-value]  # checked when it was read
+    """Of a prompt that came alone test: who gives prompts beside the data wants to know what is said to them."""
+    asked = "test" if row.kind == "prompt" else splits[row.group]
+    return row.split or asked  # type: ignore[return-value]  # checked when it was read
+
+
+def trained_on(rows: Sequence[Row], splits: Mapping[str, Split]) -> list[Row]:
+    """A language's prompts that came alone and are tested, and of whose group other rows train."""
+    seen = {row.group for row in rows if row.kind != "prompt" and _split(row, splits) == "train"}
+    return [row for row in rows if row.kind == "prompt" and row.group in seen and _split(row, splits) == "test"]
 
 
 # --- uses ---------------------------------------------------------------------------------------------------
@@ -306,7 +314,8 @@ def pieces(rows: Sequence[Row], splits: Mapping[str, Split], what: Offer, labels
     if what == "pairs":
         return _pairs(rows, splits)
     if what == "prompts":
-        first = {row.id: row for row in reversed(rows)}
+        alone = [row for row in rows if row.kind == "prompt"]
+        first = {row.id: row for row in reversed(alone or rows)}
         return [Piece(first[name], _split(first[name], splits)) for name in sorted(first)]
     return _demonstrations(rows, splits, labels)
 

@@ -6,6 +6,7 @@ settings (`Columns`). Texts stay as they are; whether two are the same is asked 
 (xling/tasks/texts.py). Knows no torch; xling/tasks/parsing.py checks each row.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -150,9 +151,10 @@ class Rows:
             return ""
         name, columns = self.alone[0]
         return (
-            f"{name} holds prompts alone; its columns are {listed(columns)}. Reward models learn from `response` with "
-            "a rating or from `chosen` and `rejected`, fine-tuning from `response`: name such columns with "
-            "task.columns.response=NAME and so on, or add files that have them."
+            f"{name} holds prompts alone, which are what is evaluated on (with a split column, its test split); its "
+            f"columns are {listed(columns)}. Reward models learn from `response` with a rating or from "
+            "`chosen` and `rejected`, fine-tuning from `response`: name such columns with task.columns.response=NAME "
+            "and so on, or add files that have them."
         )
 
     def codes_text(self) -> str:
@@ -187,11 +189,8 @@ def resolved(table: Table, reading: Reading) -> tuple[Kind, dict[str, str]]:
     if "prompt" not in found:
         raise _missing(table, "prompt", columns)
     unread = set(there) - set(found.values())
-    if (
-        not found.keys() & {"response", "chosen", "rejected", "rating"}
-        and not chats
-        and (not unread or columns["response"] is None)
-    ):
+    alone = columns["response"] is None or PROMPTS.match(table.path.name)
+    if not found.keys() & {"response", "chosen", "rejected", "rating"} and not chats and (not unread or alone):
         return "prompt", found
     if "response" not in found and not chats:
         what = "chosen" if "rejected" in found else "rejected" if "chosen" in found else "response"
@@ -199,7 +198,11 @@ def resolved(table: Table, reading: Reading) -> tuple[Kind, dict[str, str]]:
     return "rating" if "rating" in found else "demonstration", found
 
 
-NO_RESPONSES = " Pairs have chosen and rejected. If these are prompts alone, type task.columns.response=null."
+PROMPTS = re.compile(r"prompts(?![a-z])", re.IGNORECASE)  # how a file of prompts alone is named, whatever else it has
+NO_RESPONSES = (
+    " Pairs have chosen and rejected. If these are prompts alone, call the file prompts.jsonl (prompts.de.csv, ...) or "
+    "type task.columns.response=null."
+)
 
 
 def _missing(table: Table, role: str, columns: dict[str, str | None], more: str = "") -> ConfigError:
