@@ -47,6 +47,16 @@ def test_counts_by_use_and_split(tmp_path: Path) -> None:
     assert [(w.lang, w.leaked_groups, w.leaked_texts) for w in report.languages] == [("de", 0, 0), ("tr", 0, 0)]
 
 
+def test_those_who_rated_the_same_responses_agree_so_far(tmp_path: Path) -> None:
+    rows = rated("de", 20) + rated("tr", 20)
+    again = [row | {"rating": 1 - row["rating"] if row["id"] < "de005" else row["rating"]} for row in rows[:40]]
+    report = looked(jsonl(tmp_path / "f.jsonl", rows + again))
+    de, tr = (whole.raters for whole in report.languages)
+    assert tr is None and de is not None and (de.responses, de.ratings, de.groups) == (40, 80, 20)
+    assert de.value == pytest.approx(1 - 0.25 / (2 * 40 * 40 / (80 * 79)))  # ten of forty pairs differ
+    assert de.low is not None and de.high is not None and de.low < de.value < de.high < 1
+
+
 def test_leaks_duplicates_and_lengths_are_seen(tmp_path: Path) -> None:
     rows = paired("de", 40)
     for row in rows[:20]:

@@ -13,6 +13,7 @@ from xling.errors import ConfigError, DataError
 from xling.tasks import files
 from xling.tasks.files import Settings as Files
 from xling.tasks.options import offers
+from xling.tasks.records import turns_of
 from xling.tasks.rows import Columns
 
 SPLITS = ("train", "validation", "test")
@@ -515,3 +516,80 @@ def test_prompts_that_are_trained_on_are_counted_and_said(tmp_path: Path) -> Non
     [note] = [note for note in files.summary(settings).notes() if "evaluated on are in" in note]
     assert note.startswith("de: 1 of 3 prompts") and "(prompts.jsonl line 1)" in note
     assert len(files.prompts(settings, "de", "test")) == 3  # said, not left out
+
+
+# --- several raters, and what the system says ----------------------------------------------------------------
+
+
+def rated_by(*given: tuple[str, str, float], lang: str = "de") -> list[Row]:
+    """(system, rater, rating) of one document."""
+    return [
+        {"id": "d", "lang": lang, "prompt": "d", "system": s, "response": s, "rater": r, "rating": x}
+        for s, r, x in given
+    ]
+
+
+def test_ratings_are_normalised_by_rater_before_they_are_averaged(tmp_path: Path) -> None:
+    # Ann gives 1, 2, 3 (mean 2, sd 1), Bob 10, 30 (mean 20, sd 200 ** 0.5), Cyd one alone
+    given = [("a", "Ann", 1.0), ("b", "Ann", 2.0), ("c", "Ann", 3.0), ("a", "Bob", 10.0), ("b", "Bob", 30.0)]
+    rows = [*rated_by(*given, ("c", "Cyd", 9.0)), *rated_by(("a", "Ann", 100), ("b", "Ann", 200), lang="tr")]
+    plain = config(tmp_path / "f.jsonl", rows)
+    assert files.recorded(plain, "de").ratings == [[5.5, 16.0, 6.0]]
+    z = msgspec.structs.replace(plain, raters="z")
+    assert files.recorded(z, "de").ratings == [pytest.approx([(-1 - 0.5**0.5) / 2, 0.5**0.5 / 2, 0.5])]
+    assert files.recorded(z, "tr").ratings == [pytest.approx([-(0.5**0.5), 0.5**0.5])]  # a language by itself
+    random.Random(2).shuffle(rows)
+    assert files.recorded(msgspec.structs.replace(z, path=str(jsonl(tmp_path / "g.jsonl", rows))), "de").ratings == (
+        files.recorded(z, "de").ratings
+    )
+    assert [note[:6] for note in files.summary(z).notes() if "raters gave one rating alone" in note] == ["de: 1 "]
+    assert files.several_raters(z, "de") == files.several_raters(plain, "de")
+    assert [ratings for _, ratings in files.several_raters(plain, "de")] == [[1, 10], [2, 30], [3, 9]]
+    with pytest.raises(ConfigError, match=r"lie in 0\.\.1\. Type task\.threshold"):  # z scores are on no stated scale
+        files.require(msgspec.structs.replace(z, rating_scale=(0.0, 200.0)), ["de"], "pointwise")
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"rater": None}, "line 1: `rater` is missing"),
+        ({"rater": ""}, "line 1: `rater` is empty"),
+        ({"rater": ["Ann"]}, r"line 1: `rater` is \['Ann'\], neither text nor a whole number"),
+    ],
+)
+def test_who_rated_is_asked_for_where_it_counts_alone(tmp_path: Path, changed: Row, sentence: str) -> None:
+    rows = rated_by(("a", "Ann", 1.0), ("b", "Ann", 2.0))
+    settings = config(tmp_path / "f.jsonl", [rows[0] | changed, rows[1]])
+    assert files.recorded(settings, "de").ratings == [[1, 2]]
+    with pytest.raises(DataError, match=sentence):
+        files.summary(msgspec.structs.replace(settings, raters="z"))
+    bare = config(tmp_path / "g.jsonl", rated("de", 4), raters="z")
+    with pytest.raises(ConfigError, match=r"no column `rater`.*task\.columns\.rater=NAME.*task\.raters=mean"):
+        files.summary(bare)
+
+
+def test_keys_have_the_rater_only_where_it_counts(tmp_path: Path) -> None:
+    named = config(tmp_path / "f.jsonl", rated_by(("a", "Ann", 1), ("b", "Ann", 2)), columns=Columns(rater="rater"))
+    before = msgspec.to_builtins(files.narrowed(named, ["de"], "recorded"))
+    assert "raters" not in before and before["columns"].keys().isdisjoint({"rater", "system_prompt"})
+    after = msgspec.to_builtins(files.narrowed(msgspec.structs.replace(named, raters="z"), ["de"], "recorded"))
+    assert after["raters"] == "z" and after["columns"]["rater"] == "rater"
+
+
+def test_a_column_of_what_the_system_says_makes_chats(tmp_path: Path) -> None:
+    rows = [row | {"says": "Be brief." if row["id"] != "de000" else None} for row in rated("de", 4)]
+    rows[-1]["prompt"] = rows[-2]["prompt"] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+    ]
+    settings = config(tmp_path / "f.jsonl", rows, columns=Columns(system_prompt="says"))
+    turns = {prompt.id: turns_of(prompt.text) for prompt in files.recorded(settings, "de").prompts}
+    assert turns["de000"] == (("user", "de document 0"),)
+    assert turns["de001"] == (("system", "Be brief."), ("user", "de document 1"))
+    assert turns["de003"] == (("system", "Be brief."), ("user", "Hi"))
+    assert files.truncation_side(settings) == "left"
+    rows[-1]["says"] = "Be long."
+    with pytest.raises(DataError, match="line 8: `says` and the chat's own system turn say different things"):
+        files.summary(config(tmp_path / "f.jsonl", rows, columns=Columns(system_prompt="says")))
+    with pytest.raises(ConfigError, match=r"no column `sais`.*task\.columns\.system_prompt=NAME"):
+        files.summary(config(tmp_path / "f.jsonl", rows, columns=Columns(system_prompt="sais")))

@@ -1,8 +1,8 @@
 """`xling data check`: what a task's data holds, language by language, before anything is trained on it.
 
-Counts by use and split beside the paper's, lengths, label balance, duplicates, leakage between splits, and the share
-of responses that read as the stated language. Pure functions from a task's records to tidy rows, which
-xling/report/datacheck.py shows. No torch.
+Counts by use and split beside the paper's, lengths, label balance, duplicates, leakage between splits, the share of
+responses that read as the stated language, and how far people agree who rated the same responses. Pure functions from
+a task's records to tidy rows, which xling/report/datacheck.py shows. No torch.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 from msgspec import Struct
 
+from xling.analysis.statistics.agreement import Agreement, alpha
 from xling.config.common import Language
 from xling.errors import ConfigError
 from xling.measures.language import in_language, labels
@@ -64,6 +65,7 @@ class Whole(Struct, frozen=True):
     in_language: float | None  # percent of the sampled responses' text; None: the detector does not know the language
     sampled: int
     rates: LanguageRates  # how often it errs
+    raters: Agreement | None  # of people who rated the same responses; None: no response was rated twice
 
 
 class Report(Struct, frozen=True):
@@ -120,7 +122,11 @@ def check_data(name: str, config: Task, facts: Sequence[Language], model: str = 
             if len(datasets) > 1 and (lang, "", use, split) in published:
                 parts.append(_part(lang, "all", use, split, items, published[lang, "", use, split]))
         wholes[lang] = whole
-    found = [_whole(lang, whole, measured(config, lang, model), model) for lang, whole in wholes.items()]
+    several = getattr(module, "several_raters", lambda config, lang: ())
+    found = [
+        _whole(lang, whole, measured(config, lang, model), model, alpha(several(config, lang)))
+        for lang, whole in wholes.items()
+    ]
     return Report(name, parts, found, notes)
 
 
@@ -242,7 +248,7 @@ def _percent(shares: Iterable[float | None]) -> float | None:
     return 100 * sum(known) / len(known) if known else None
 
 
-def _whole(lang: str, whole: _Language, rates: LanguageRates, model: str) -> Whole:
+def _whole(lang: str, whole: _Language, rates: LanguageRates, model: str, raters: Agreement | None) -> Whole:
     sample = _sample(lang, whole)
     return Whole(
         lang=lang,
@@ -251,6 +257,7 @@ def _whole(lang: str, whole: _Language, rates: LanguageRates, model: str) -> Who
         in_language=_percent(in_language(sample, lang, model)),
         sampled=len(sample),
         rates=rates,
+        raters=raters,
     )
 
 

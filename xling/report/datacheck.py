@@ -11,10 +11,12 @@ from xling.report.tables.table import span
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Two tables and the notes."""
+    """Two tables, a third where several people rated the same responses, and the notes."""
     datasets = any(part.dataset for part in report.parts)
     console.print(_parts(report, datasets))
     console.print(_languages(report))
+    if any(whole.raters for whole in report.languages):
+        console.print(_raters(report))
     for note in report.notes:
         console.print(f"- {note}", highlight=False, markup=False)
 
@@ -81,4 +83,17 @@ def _languages(report: Report) -> Table:
         share = "" if whole.in_language is None else f"{whole.in_language:.0f} %"
         told = [text for rate in (whole.rates.recognised, whole.rates.mistaken) for text in _rate(rate)]
         table.add_row(whole.lang, str(whole.leaked_groups), str(whole.leaked_texts), share, str(whole.sampled), *told)
+    return table
+
+
+def _raters(report: Report) -> Table:
+    table = Table(title="Agreement of those who rated the same responses", box=box.SIMPLE)
+    table.add_column("lang")
+    for name in ("Krippendorff's alpha", "scale", "responses", "ratings", "groups"):
+        table.add_column(name, justify="right")
+    for whole in report.languages:
+        if (one := whole.raters) is not None:
+            ends = "" if one.low is None else f" [{one.low:.2f}, {one.high:.2f}]"
+            value = "none: all ratings are the same" if one.value is None else f"{one.value:.2f}{ends}"
+            table.add_row(whole.lang, value, one.measure, str(one.responses), str(one.ratings), str(one.groups))
     return table

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import UNSET, Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from xling.config.common import Fraction, Language, Positive, Seed, Template
 from xling.errors import ConfigError, DataError, did_you_mean, listed
@@ -61,6 +61,7 @@ class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field=
     feedback: Literal["pointwise", "pairwise"] = "pointwise"
     columns: Columns = Columns()
     rating_scale: tuple[float, float] | None = None  # lowest and highest rating that there can be
+    raters: Literal["mean", "z"] | UnsetType = UNSET  # of several ratings: z: normalised by rater first. Unset: mean
     threshold: float | None = None  # ratings from here on are good
     bad_rows: Literal["refuse", "skip"] = "refuse"
     validation: Fraction = 0.1  # share of the documents of a language
@@ -256,6 +257,10 @@ def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     kept = {name: getattr(config, name) for name in (*_READING, *READS[use])}
     lang = config.languages if _rows(config).without_language else _varieties(config)
     # the plan has refused bad rows or was told to leave them out: the digest is of the others
+    named = msgspec.structs.asdict(config.columns)
+    unread = () if config.raters == "z" else ("rater",)
+    named |= {role: UNSET for role in ("rater", "system_prompt") if role in unread or named[role] is None}
+    kept |= {"columns": Columns(**named), "raters": "z" if config.raters == "z" else UNSET}
     kept |= {**defaults.caps(config, use), **read_by(use, config.template, config.facts, langs)}
     return Settings(languages=lang, bad_rows="skip", **kept)
 
@@ -307,6 +312,12 @@ def recorded(config: Settings, lang: str) -> Recorded:
     return found
 
 
+def several_raters(config: Settings, lang: str) -> list[tuple[str, list[float]]]:
+    """(group, ratings as they are in the files) of each response in the language that several people rated."""
+    _in(config, lang)
+    return _rows(config).several[lang]
+
+
 def _of(config: Settings, lang: str, what: Offer, split: Split) -> list[tuple[Prompt, Piece]]:
     """The pieces of a split, each with its prompt: equal prompts are one object."""
     made: dict[str, Prompt] = {}
@@ -328,14 +339,14 @@ def _prompt(config: Settings, lang: str, row: Row) -> Prompt:
 
 
 def _rows(config: Settings) -> Rows:
-    if config.rating_field in (name for role, name in msgspec.structs.asdict(config.columns).items()):
+    if config.rating_field in config.columns.names().values():
         raise ConfigError(
             f"task.rating_field={config.rating_field} names another column. Name the one that holds the rating, "
             "as in task.rating_field=rating."
         )
     if config.rating_scale is not None and not config.rating_scale[0] < config.rating_scale[1]:
         raise ConfigError(f"task.rating_scale={list(config.rating_scale)} must be [lowest, highest], as in [1,5].")
-    if config.threshold is not None and config.rating_scale is not None:
+    if config.threshold is not None and config.rating_scale is not None and config.raters != "z":
         low, high = config.rating_scale
         if not low < config.threshold <= high:
             raise ConfigError(
@@ -348,7 +359,8 @@ def _rows(config: Settings) -> Rows:
             "Type task.validation=0.1 task.test=0.1."
         )
     lang = _codes(config)[0] if len(config.languages) == 1 else ""
-    reading = Reading(config.columns, config.rating_field, config.rating_scale, lang, _varieties(config))
+    raters: Literal["mean", "z"] = "z" if config.raters == "z" else "mean"
+    reading = Reading(config.columns, config.rating_field, config.rating_scale, raters, lang, _varieties(config))
     rows = _read(identity(paths_of(config.path)), reading)
     if rows.n and not rows.rated and config.rating_field != RATING:
         there = sorted({column for one in rows.unrated for column in one.columns})
@@ -398,7 +410,8 @@ def _counts(config: Settings, lang: str) -> LanguageSummary:
 def _pieces(config: Settings, lang: str, what: Offer) -> list[Piece]:
     """A language's records for a use, in all splits; ConfigError for a threshold that separates nothing."""
     _in(config, lang)
-    labels = Labels(config.path, config.threshold, config.rating_scale, _rows(config).binary)
+    scale = None if config.raters == "z" else config.rating_scale
+    labels = Labels(config.path, config.threshold, scale, _rows(config).binary)
     return _made(_rows(config), lang, what, labels, (config.seed, config.validation, config.test))
 
 

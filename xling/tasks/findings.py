@@ -93,7 +93,13 @@ def _of_language(config: "Settings", rows: Rows, lang: str, one: LanguageSummary
         if places := rows.noted.get((what, lang)):
             found.append(f"{lang}: {sentence.format(n=len(places), rows=rows.named(places))}")
 
-    noted("again", "further ratings of the same response: {n} ({rows}), averaged.")
+    how = "normalised by rater and averaged" if config.raters == "z" else "averaged"
+    noted("again", "further ratings of the same response: {n} ({rows}), " + how + ".")
+    if flat := rows.one_note.get(lang):
+        found.append(
+            f"{lang}: {flat} raters gave one rating alone, or the same to all: by task.raters=z that says nothing, and "
+            "counts 0, their mean."
+        )
     if one.undecided:
         found.append(
             f"{lang}: none of the {one.prompts} prompts that two systems answered has responses that are rated "

@@ -50,7 +50,10 @@ class Parser:
         self._systems: dict[str, str] = {}  # a name as the file has it -> as it is read; so are codes
         self._codes: dict[str, tuple[str, str]] = {}
         self._comma, self._mark = table.decimal_comma, ""
-        names = {*msgspec.structs.asdict(reading.columns).values(), *(one for also in ALSO.values() for one in also)}
+        by_role = reading.columns.names()
+        if reading.raters == "mean":
+            by_role.pop("rater")
+        names = {*by_role.values(), *(one for also in ALSO.values() for one in also)}
         self._late = {name for name in {*names, reading.rating_field} if name and name not in table.columns}
 
     def parse(self, place: Place, row: TableRow) -> Row | str:
@@ -90,6 +93,7 @@ class Parser:
             split=self._split(row),
             dataset=self._once(self._label("dataset", row)),
             chat=context is not None,
+            rater=self._rater(row) if "rater" in self.columns else "",
         )
 
     def _check(self, response: str, other: str) -> None:
@@ -162,6 +166,15 @@ class Parser:
             known = self._systems[value] = self._once(self._text("system", row))
         return known
 
+    def _rater(self, row: TableRow) -> str:
+        """Who rated; _Bad for nobody where ratings are normalised by rater."""
+        value = row.get(self.columns["rater"])
+        if self._reading.raters == "mean" or self.kind != "rating":
+            return self._once(str(value)) if isinstance(value, str | int) else ""
+        if not (name := self._label("rater", row)):
+            raise _Bad(f"`{self._name('rater')}` is {'missing' if value is None else 'empty'}")
+        return self._once(name)
+
     def _label(self, role: str, row: TableRow) -> str:
         """A name or whole number; empty if the row or the file has none."""
         value = row.get(self.columns[role]) if role in self.columns else None
@@ -217,7 +230,10 @@ class Parser:
             chat = self._chat("prompt", value)
         else:
             text = self._marks(self._name("prompt"), self._text("prompt", row))
-            return text, text, None, None
+            if "system_prompt" not in self.columns:
+                return text, text, None, None
+            chat = self._led(row, [("user", text)])
+            return dialog(chat), text, None, chat
         answer = None
         if self.kind in ("rating", "demonstration") and "response" not in self.columns:
             if not chat or chat[-1][0] != "assistant":
@@ -225,7 +241,22 @@ class Parser:
             chat, answer = chat[:-1], chat[-1][1]
         if not chat:
             raise _Bad("a chat without a turn before the response")
+        if "system_prompt" in self.columns:
+            chat = self._led(row, chat)
         return dialog(chat), _root(chat), answer, chat
+
+    def _led(self, row: TableRow, chat: Chat) -> Chat:
+        """The chat after what the column of system prompts says; nothing for an empty cell."""
+        name, value = self._name("system_prompt"), row.get(self.columns["system_prompt"])
+        if value is None or value != value or (isinstance(value, str) and blank(value)):
+            return chat
+        if not isinstance(value, str):
+            raise _Bad(f"`{name}` is {shown(value)}, not text")
+        if chat[0][0] != "system":
+            return [("system", _sound(name, value)), *chat]
+        if plain(chat[0][1]) != plain(value):
+            raise _Bad(f"`{name}` and the chat's own system turn say different things")
+        return chat
 
     def _response(self, role: str, row: TableRow, answer: str | None) -> tuple[str, Chat]:
         """A response, and the conversation before it where the whole chat is given."""

@@ -13,7 +13,8 @@ Knows no torch; xling/tasks/files.py makes a task of it.
 
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -81,8 +82,11 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
             if row.response.strip() in MISSING:
                 rows.noted["none", row.lang].append(place)
     for lang, good in rows.languages.items():
-        averaged = map(seen.averaged, good) if ("again", lang) in rows.noted else good
-        rows.languages[lang] = sorted(averaged, key=_order)
+        score = _rating if reading.raters == "mean" else seen.by_rater(lang, good)
+        changed = ("again", lang) in rows.noted or reading.raters != "mean"
+        rows.languages[lang] = sorted((seen.averaged(row, score) for row in good) if changed else good, key=_order)
+        rows.several[lang] = seen.several(good)
+    rows.binary &= reading.raters == "mean"
     _join(rows, texts)
     _compare(rows, texts)
     return rows
@@ -196,13 +200,45 @@ class _Seen:
         self._ratings.setdefault(key, [first]).append(row)
         return True
 
-    def averaged(self, row: Row) -> Row:
-        """The row with the mean of all ratings of its response; what else they say is of the least of them."""
-        rated = self._ratings.get(_answer(row))
-        if rated is None:
+    def averaged(self, row: Row, score: Callable[[Row], float]) -> Row:
+        """The row with the mean of all scores of its response; what else they say is of the least of them."""
+        if row.kind != "rating":
             return row
+        rated = self._ratings.get(_answer(row), [row])
         least = min(rated, key=lambda one: (one.group, one.dataset, one.split))
-        return msgspec.structs.replace(least, place=row.place, rating=fmean(one.rating for one in rated))
+        return msgspec.structs.replace(least, place=row.place, rating=fmean(map(score, rated)))
+
+    def several(self, rows: Sequence[Row]) -> list[tuple[str, list[float]]]:
+        """(group, ratings) of those of a language's responses that were rated more than once."""
+        rated = [self._ratings[key] for row in rows if row.kind == "rating" and (key := _answer(row)) in self._ratings]
+        return [(min(row.group for row in own), [row.rating for row in own]) for own in rated]
+
+    def by_rater(self, lang: str, rows: Sequence[Row]) -> Callable[[Row], float]:
+        """A rating less the mean of its rater's in the language, over their standard deviation (n - 1); 0 without any.
+
+        Graham et al. 2013, Continuous Measurement Scales in Human Evaluation of Machine Translation: WMT's z scores.
+        """
+        given: dict[str, list[float]] = {}
+        for row in rows:
+            if row.kind == "rating":
+                for one in self._ratings.get(_answer(row), [row]):
+                    given.setdefault(one.rater, []).append(one.rating)
+        scales = {}
+        for rater, ratings in given.items():
+            mean = fmean(ratings)
+            squares = math.fsum((one - mean) ** 2 for one in ratings)
+            scales[rater] = mean, math.sqrt(squares / (len(ratings) - 1)) if squares else 0.0
+        self._rows.one_note[lang] = sum(not spread for _, spread in scales.values())
+
+        def score(row: Row) -> float:
+            mean, spread = scales[row.rater]
+            return (row.rating - mean) / spread if spread else 0.0
+
+        return score
+
+
+def _rating(row: Row) -> float:
+    return row.rating
 
 
 def _answer(row: Row) -> tuple[str, ...]:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from xling.errors import ConfigError, did_you_mean, listed, shown
 from xling.tasks.tables import SHOWN, Table
 
 Kind = Literal["rating", "pair", "demonstration", "prompt"]
 # Where the usual name is not there: what else a file may call it.
+USUAL = {"rater": "rater"}  # the columns of roles that no setting names
 ALSO = {"prompt": ("document", "messages"), "lang": ("language",)}
 # How programs write that a value is missing, where a name or a prompt should stand. Of responses `None` may be one.
 MISSING = ("nan", "NaN", "<NA>", "NaT", "None", "null")
@@ -49,6 +50,7 @@ class Row(Struct, frozen=True, gc=False):
     split: str = ""  # empty: the file says none
     dataset: str = ""
     chat: bool = False  # the prompt is one
+    rater: str = ""  # who gave the rating
 
 
 class Columns(Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,6 +66,14 @@ class Columns(Struct, frozen=True, forbid_unknown_fields=True):
     group: str | None = "group"
     split: str | None = "split"
     dataset: str | None = "dataset"
+    # Unset stands in no key: who rated counts for task.raters=z alone
+    rater: str | UnsetType | None = UNSET  # or `rater`
+    system_prompt: str | UnsetType | None = UNSET  # or none: what the system says before the prompt
+
+    def names(self) -> dict[str, str | None]:
+        """The column of each role."""
+        found = msgspec.structs.asdict(self)
+        return {role: USUAL.get(role) if name is UNSET else name for role, name in found.items()}
 
 
 class Reading(Struct, frozen=True):
@@ -72,6 +82,7 @@ class Reading(Struct, frozen=True):
     columns: Columns = Columns()
     rating_field: str = "rating"
     rating_scale: tuple[float, float] | None = None
+    raters: Literal["mean", "z"] = "mean"
     lang: str = ""  # of a file without a language column
     varieties: tuple[str, ...] = ()  # codes such as pt-BR that are read as they are; others are their language
 
@@ -112,6 +123,9 @@ class Rows:
     rated: bool = False  # a file has the column of ratings
     unrated: list[Unrated] = field(default_factory=list)
     binary: bool = True  # every single rating is 0 or 1
+    # language -> (group, ratings as they are in the files) of each response that was rated more than once
+    several: dict[str, list[tuple[str, list[float]]]] = field(default_factory=dict)
+    one_note: dict[str, int] = field(default_factory=dict)  # language -> raters whose ratings are all the same
     noted: dict[tuple[Noted, str], list[Place]] = field(default_factory=lambda: defaultdict(list))  # by language
     read_as: set[tuple[str, str]] = field(default_factory=set)  # (a code of the file, the language) that differ
     named_after: dict[str, str] = field(default_factory=dict)  # files whose names say their language
@@ -173,7 +187,7 @@ class Rows:
 
 def resolved(table: Table, reading: Reading) -> tuple[Kind, dict[str, str]]:
     """The table's kind of rows, and the column of each role that it has; ConfigError names what is missing."""
-    there, columns = table.columns, msgspec.structs.asdict(reading.columns)
+    there, columns = table.columns, reading.columns.names()
     found: dict[str, str] = {}
     for role, name in columns.items():
         usual = (role, *ALSO.get(role, ())) if name == role else (name,)
@@ -181,6 +195,10 @@ def resolved(table: Table, reading: Reading) -> tuple[Kind, dict[str, str]]:
             found[role] = column
     if reading.rating_field in there:
         found["rating"] = reading.rating_field
+        if reading.raters == "z" and "rater" not in found:
+            raise _missing(table, "rater", columns, " Or type task.raters=mean, which averages ratings as they are.")
+    if reading.columns.system_prompt and "system_prompt" not in found:
+        raise _missing(table, "system_prompt", columns)
     chats = found.get("prompt") == "messages"
     if "lang" not in found and not reading.lang:
         raise _missing(table, "lang", columns, " Or name the one language of all rows with task.languages=[de].")
