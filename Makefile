@@ -42,8 +42,8 @@ real-model: $(READY) ## docs/real_model.md: a pretrained model through every sta
 gpu-check: $(READY) ## docs/gpu.md: trainers on a GPU beside the CPU, speed and memory at real size; 8 minutes, goes on where it stopped
 	$(BIN)/python benchmarks/gpu.py
 
-test: $(READY) ## all tests but the nightly ones; warnings are errors
-	$(BIN)/python -m pytest -m 'not nightly'
+test: $(READY) ## all tests but the nightly ones, in two processes; warnings are errors
+	$(BIN)/python -m pytest -m 'not nightly' -n 2 --dist loadfile
 
 test-slurm: $(READY) ## install SLURM and MariaDB (apt) if need be, start clusters of its own, test on them
 	tests/slurm/install.sh --accounting

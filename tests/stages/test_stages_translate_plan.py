@@ -154,7 +154,11 @@ CHANGES: list[tuple[str, dict[str, Any], set[str], set[str]]] = [  # what change
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("part", "values", "silver", "policy"), CHANGES, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(
+    ("part", "values", "silver", "policy"),
+    CHANGES,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value)[:30],
+)
 def test_a_setting_changes_what_reads_it(
     no_model: Path, part: str, values: dict[str, Any], silver: set[str], policy: set[str]
 ) -> None:
