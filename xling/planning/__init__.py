@@ -28,22 +28,12 @@ def _lazy(name: str) -> Callable[[Any], Any]:
 WEIGHTS = ("model*.safetensors", "tokenizer.json", "*.model")  # what takes room of a network: a tokenizer has 10 MB
 WHERE: dict[str, Any] = {"gpu": memory.on_gpu, "memory": memory.main_memory}
 NOWHERE: dict[str, Any] = {"gpu": lambda stage: False}  # no network of theirs runs
+TRAINS: dict[str, Any] = {"parallel": True, "weights": WEIGHTS, **WHERE}
 
 OWN = (
     Kind("base", 2, _lazy("base:run"), seconds=1, lost=_lazy("base:lost"), **NOWHERE),
     Kind("translate", 1, _lazy("translate:run"), seconds=20, work=costs.translate, **WHERE),
-    Kind(
-        "sft",
-        3,
-        _lazy("sft:run"),
-        seconds=30,
-        work=costs.sft,
-        needs=memory.sft,
-        parallel=True,
-        shared=sharing.sft,
-        weights=WEIGHTS,
-        **WHERE,
-    ),
+    Kind("sft", 3, _lazy("sft:run"), seconds=30, work=costs.sft, needs=memory.sft, shared=sharing.sft, **TRAINS),
     Kind("embed", 3, _lazy("features:run_embed"), seconds=10, **WHERE),
     Kind("features", 3, _lazy("features:run"), seconds=10, work=costs.features, needs=memory.reading, **WHERE),
     Kind(
@@ -53,24 +43,13 @@ OWN = (
         seconds=30,
         work=costs.reward,
         needs=memory.reward,
-        parallel=True,
         shared=sharing.reward,
-        weights=WEIGHTS,
-        **WHERE,
+        **TRAINS,
     ),
     Kind("pool", 3, _lazy("pool:run"), seconds=20, work=costs.samples, needs=memory.samples, **WHERE),
     Kind("baseline", 3, _lazy("pool:run"), seconds=6, work=costs.samples, needs=memory.samples, **WHERE),
     Kind(
-        "align",
-        1,
-        _lazy("align:run"),
-        seconds=60,
-        work=costs.align,
-        needs=memory.align,
-        parallel=True,
-        shared=sharing.align,
-        weights=WEIGHTS,
-        **WHERE,
+        "align", 1, _lazy("align:run"), seconds=60, work=costs.align, needs=memory.align, shared=sharing.align, **TRAINS
     ),
     Kind("aligned", 1, _lazy("pool:run"), seconds=8, work=costs.samples, needs=memory.samples, **WHERE),
     Kind("recorded", 2, _lazy("pool:run_recorded"), seconds=1, **NOWHERE),
