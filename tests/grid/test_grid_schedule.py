@@ -15,7 +15,7 @@ from xling.console import duration, size
 from xling.grid.plan import Plan, make_plan
 from xling.grid.stage import Cell, Kind, Stage
 from xling.grid.store import Store
-from xling.runners.local.runner import Live, Plain, display_for
+from xling.runners.local.display import Live, Plain, display_for
 from xling.runners.local.schedule import BATCH, HEALS, Schedule
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "planner.py"

@@ -2,9 +2,9 @@
 
 matrix = reduce_grid(Path("outputs"), "embedded")
 
-Beside plan.json there are then matrix.csv, .json, .md and .png, and report.html. Of grids with several optimizers (or
-settings of one) frontier.csv and frontier.png too, and learning.png of those that train. Of a benchmark with
-categories (M-RewardBench) accuracy_by_category.csv and .md, and english_agreement.csv.
+Beside plan.json there are then matrix.csv, .json, .md and .png, measures.parquet and .csv, and report.html. Of grids
+with several optimizers (or settings of one) frontier.csv and frontier.png too, and learning.png of those that train. Of
+a benchmark with categories (M-RewardBench) accuracy_by_category.csv and .md, and english_agreement.csv.
 
 CSV files are compared byte by byte: sorted rows, fixed decimals, no times, hosts or paths.
 """
@@ -21,6 +21,7 @@ from xling.analysis.matrix.frontier import QUANTITIES
 from xling.analysis.matrix.types import Entry, Matrix, matrix_json
 from xling.analysis.statistics.intervals import Estimate
 from xling.analysis.tidy.entries import Draws
+from xling.analysis.tidy.long import long_files
 from xling.console import formula_free
 from xling.grid.files import disk_error, write_atomically
 from xling.grid.store import Store
@@ -49,6 +50,7 @@ def write_matrix(folder: Path, matrix: Matrix) -> None:
     """Write the matrix' files, each all or nothing; a picture is drawn again only if it does not show this matrix."""
     content = matrix_json(matrix)
     files = {"matrix.csv": csv_bytes(matrix), "matrix.json": content, "matrix.md": markdown(matrix).encode()}
+    files |= long_files(matrix)
     pictures = ["matrix.png"]
     if matrix.frontiers:
         files["frontier.csv"] = frontier_csv(matrix)

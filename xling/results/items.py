@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -194,6 +194,30 @@ def read_items(folder: Path) -> Items:
     if not ((judged >= 0) & (judged <= 1)).all():
         raise StoreError(f"items.json of stage {_stage(folder / 'x')} has a win outside 0..1.")
     return items
+
+
+class Wins(NamedTuple):
+    """Of items.json what a win rate is made of."""
+
+    win: Floats  # (prompts,) 0..1; NaN: not judged
+    group: list[str]
+    dataset: list[str]
+
+
+class _RawWins(Struct, frozen=True):
+    win: Column
+    group: msgspec.Raw
+    dataset: msgspec.Raw
+
+
+def read_wins(folder: Path) -> Wins:
+    """The same file for who looks at many: its other columns are passed over; errors as above."""
+    raw = _read(folder / "items.json", lambda content: decode(content, type=_RawWins))
+    win, group, dataset = (np.array(raw.win, dtype=np.float64), *(_common(bytes(getattr(raw, name)), name)
+                                                                   for name in ("group", "dataset")))  # fmt: skip
+    if not len(win) == len(group) == len(dataset) or np.isnan(win).all():
+        raise StoreError(f"items.json of stage {_stage(folder / 'x')} has no prompt that was judged.")
+    return Wins(win, group, dataset)
 
 
 class Subsets(Struct, frozen=True):

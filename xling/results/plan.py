@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from xling.analysis.statistics.intervals import Estimate
 from xling.grid import records
-from xling.grid.records import AxisValue, LeftOut, PlanFile, Ref, Run
+from xling.grid.records import AxisValue, LeftOut, PlanFile, PlannedCell, Ref, Run
 from xling.grid.store import Status, Store
 from xling.judges import judges_its_own
 
@@ -103,17 +103,10 @@ def _seed_name(seeds: tuple[str, str]) -> str:
 
 
 def planned_entries(plan: Plan, results: "Results") -> list[PlannedEntry]:
-    """Cells folded over their seeds, in the plan's order; left-out ones last.
-
-    A score that needs no reward model has no source: such cells of all sources are one and the same, and stand
-    in one entry with the source `-`.
-    """
+    """Cells folded over their seeds, in the plan's order; left-out ones last."""
     cells: dict[tuple[tuple[str, str], ...], dict[tuple[str, str], SeedCell]] = {}
     for cell in plan.cells:
-        axes = axes_text(cell.axes)
-        if "score" in cell.stages and "reward" not in cell.stages:
-            axes["source_lang"] = NO_SOURCE
-        seeds = (axes.pop("task.seed", ""), axes.pop("seed", ""))
+        axes, seeds = placed(cell)
         status, reason = results.outcome(cell.judge)
         row = SeedCell(seeds, cell.judge, cell.stages, status, reason)
         cells.setdefault(tuple(axes.items()), {})[seeds] = row
@@ -126,6 +119,18 @@ def planned_entries(plan: Plan, results: "Results") -> list[PlannedEntry]:
         if _is_cell(left) and tuple(axes.items()) not in cells:
             entries.append(PlannedEntry(axes, (), left.reason))
     return entries
+
+
+def placed(cell: PlannedCell) -> tuple[dict[str, str], tuple[str, str]]:
+    """A cell's axes as text without its seeds, and these (task.seed, seed).
+
+    A score that needs no reward model has no source: such cells of all sources are one and the same, and stand
+    in one entry with the source `-`.
+    """
+    axes = axes_text(cell.axes)
+    if "score" in cell.stages and "reward" not in cell.stages:
+        axes["source_lang"] = NO_SOURCE
+    return axes, (axes.pop("task.seed", ""), axes.pop("seed", ""))
 
 
 def rates_of_entries(plan: Plan) -> dict[tuple[tuple[str, str], ...], LanguageRates]:

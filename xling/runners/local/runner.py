@@ -13,17 +13,13 @@ import selectors
 import shutil
 import signal
 import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
-from xling.console import Console, duration, harmless
+from xling.console import duration
 from xling.errors import StageError, while_running
 from xling.grid import claim, files, host
 from xling.grid.cleanup import remove_leftovers
@@ -33,6 +29,7 @@ from xling.grid.stage import Stage
 from xling.grid.store import now
 from xling.runners.execute import Job, Report, record_failure
 from xling.runners.local.crew import Seat, cores, is_heavy
+from xling.runners.local.display import Display, display_for, print_so_far
 from xling.runners.local.schedule import Failed, Outcome, Schedule
 from xling.runners.local.worker import Setting, Worker
 
@@ -74,6 +71,8 @@ def run_local(
     _note_run(plan, outcome)
     if show:
         outcome.print()
+        if outcome.interrupted:  # else it is folded, and the matrix itself is shown
+            print_so_far(plan, {key: end for key, (_, end) in outcome.stages.items()})
     return outcome
 
 
@@ -85,7 +84,7 @@ class Loop:
 
     patience = 3.0  # seconds that workers have to end when there is no more to do, or they are told to stop
 
-    def __init__(self, plan: Plan, setting: Setting, seats: Sequence[Seat], display: "Display") -> None:
+    def __init__(self, plan: Plan, setting: Setting, seats: Sequence[Seat], display: Display) -> None:
         self._plan, self._setting, self._display = plan, setting, display
         self._seats = Counter(seat.heavy for seat in seats)
         self._free = list(seats)  # those that no worker has
@@ -104,6 +103,7 @@ class Loop:
         self._watch = claim.Watch(lambda: files.clock(plan.store.root), setting.timeout)
         self._said: dict[str, float] = {}  # key of a stage that is waited for -> monotonic time of the next word on it
         self._deaths = 0  # of workers that were not ready yet, in a row
+        display.follow(plan, self._schedule.ends)
 
     def outcome(self) -> Outcome:
         start = time.perf_counter()
@@ -441,101 +441,3 @@ def _note_run(plan: Plan, outcome: Outcome) -> None:
     }
     with suppress(OSError):
         files.append_line(plan.store.grid_folder(plan.name) / "runs.jsonl", line)
-
-
-# --- what people see on stderr: bars on a terminal, a plain line now and then elsewhere -----------------------
-
-PLAIN_SECONDS = 2.0  # at most one line about finished stages in this time
-LIVE_SECONDS = 0.25
-
-
-class Display:
-    """Shows nothing of a running grid. `tick` is called often and shows what has changed; the others only note it,
-    except failures.
-    """
-
-    def started(self, label: str) -> None: ...
-    def progress(self, label: str, done: int, total: int) -> None: ...
-    def finished(self, label: str, seconds: float | None) -> None: ...
-    def waits(self, label: str) -> None: ...
-    def failed(self, label: str, last: str) -> None: ...
-    def say(self, text: str) -> None: ...
-    def tick(self, left: int) -> None: ...
-    def close(self) -> None: ...
-
-
-class Plain(Display):
-    """Lines for logs: every failure, and the latest finished stage every few seconds."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._latest = ""
-        self._next = 0.0
-
-    def finished(self, label: str, seconds: float | None) -> None:
-        self._latest = f"{label} done" + ("" if seconds is None else f" in {duration(seconds)}")
-
-    def failed(self, label: str, last: str) -> None:
-        self.say(f"{label} FAILED: {last}")
-
-    def say(self, text: str) -> None:
-        print(harmless(text), file=sys.stderr, flush=True)
-
-    def tick(self, left: int) -> None:
-        if self._latest and (time.monotonic() >= self._next or not left):
-            self._next = time.monotonic() + PLAIN_SECONDS
-            self.say(f"{self._latest} ({self._total - left} of {self._total} stages)")
-            self._latest = ""
-
-
-class Live(Display):
-    """A bar for the grid and one for each running stage. Refreshed by `tick`, not by a thread."""
-
-    def __init__(self, console: Console, total: int) -> None:
-        self._total = total
-        self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            console=console, auto_refresh=False, transient=True,
-        )  # fmt: skip
-        self._grid = self._bars.add_task("stages", total=total)
-        self._stages: dict[str, TaskID] = {}
-        self._next = 0.0
-        self._bars.start()
-
-    def started(self, label: str) -> None:
-        if label not in self._stages:
-            self._stages[label] = self._bars.add_task(escape(label), total=None)
-
-    def progress(self, label: str, done: int, total: int) -> None:
-        self.started(label)
-        self._bars.update(self._stages[label], completed=done, total=total)
-
-    def finished(self, label: str, seconds: float | None) -> None:
-        if label in self._stages:
-            self._bars.remove_task(self._stages.pop(label))
-
-    def waits(self, label: str) -> None:
-        self.finished(label, None)
-
-    def failed(self, label: str, last: str) -> None:
-        self.finished(label, None)
-        self._bars.console.print(f"[red]{escape(label)} failed:[/red] {escape(last)}", highlight=False)
-
-    def say(self, text: str) -> None:
-        self._bars.console.print(escape(text), highlight=False)
-
-    def tick(self, left: int) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + LIVE_SECONDS
-            self._bars.update(self._grid, completed=self._total - left)
-            self._bars.refresh()
-
-    def close(self) -> None:
-        self._bars.stop()
-
-
-def display_for(total: int, show: bool) -> Display:
-    if not show:
-        return Display()
-    console = Console(stderr=True)
-    return Live(console, total) if console.is_terminal else Plain(total)

@@ -23,7 +23,8 @@ from xling.grid.stage import Stage
 from xling.grid.store import Store
 from xling.runners.execute import Job, Report, load_catalogue, record_failure
 from xling.runners.local.crew import Seat, crew, visible
-from xling.runners.local.runner import Loop, Plain
+from xling.runners.local.display import Plain
+from xling.runners.local.runner import Loop
 from xling.runners.local.worker import Setting
 from xling.runners.slurm import record
 from xling.runners.slurm.record import Event, Filed

@@ -35,6 +35,7 @@ from xling.runners.slurm.record import Filed, Held, Survey, survey
 from xling.runners.slurm.submit import cancel_arrays, lock
 
 SLOWER, SLOWEST = 1.3, 6.0  # looks become rarer while nothing changes, up to so many times the setting
+SECONDS = 0.5  # of one look, for reading win rates
 SILENT_SECONDS = 3600.0  # a cluster that does not answer for so long is not waited for
 
 WHY = {
@@ -267,7 +268,7 @@ def watch(store: Store, name: str, seconds: float = 5.0, every: bool = False, fo
     """
     console = Console(soft_wrap=False)
     try:
-        view = _until_over(store, name, seconds, _shower(console, every))
+        view = _until_over(store, name, seconds, _shower(console, every, _matrices(store)))
     except KeyboardInterrupt:
         print(f"xling: the grid goes on. `xling status {name}` shows it, `xling cancel all {name}` stops it.",
               file=sys.stderr)  # fmt: skip
@@ -297,8 +298,25 @@ def _until_over(store: Store, name: str, seconds: float, show: Callable[[View], 
         time.sleep(pause)
 
 
-def _shower(console: Console, every: bool) -> Callable[[View], None]:
-    """In a terminal the table in place; elsewhere a line whenever something has changed, and the table at the end."""
+def _matrices(store: Store) -> Callable[[View, Console], RenderableType]:
+    """The matrix of a view as far as it is filled; of a view that is over all of its cells are read."""
+    from xling.results.live import LiveMatrix  # scipy
+
+    live: LiveMatrix | None = None
+
+    def matrix(view: View, console: Console) -> RenderableType:
+        nonlocal live
+        if live is None or live.plan.cells != view.status.plan.cells:  # somebody may plan it anew
+            live = LiveMatrix(store, view.status.plan, console.width)
+        live.look({row.stage.key: row.state for row in view.status.rows}, SECONDS if view.alive else None)
+        return live.shown(console.height // 2 if console.is_terminal else sys.maxsize)
+
+    return matrix
+
+
+def _shower(console: Console, every: bool, matrix: Callable[[View, Console], RenderableType]) -> Callable[[View], None]:
+    """In a terminal the matrix and the table in place; elsewhere a line whenever something has changed, and both at the
+    end."""
     live = Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") if console.is_terminal else None
     last = ""
 
@@ -306,7 +324,7 @@ def _shower(console: Console, every: bool) -> Callable[[View], None]:
         nonlocal last
         if live is not None:
             live.start()
-            live.update(view.table(every), refresh=True)
+            live.update(Group(matrix(view, console), view.table(every)), refresh=True)
         elif view.sentence() != last and view.alive:
             last = view.sentence()
             print(harmless(last), flush=True)
@@ -314,7 +332,7 @@ def _shower(console: Console, every: bool) -> Callable[[View], None]:
             if live is not None:
                 live.stop()
             else:
-                console.print(view.table(every))
+                console.print(matrix(view, console), view.table(every))
 
     return show
 
