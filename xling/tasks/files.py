@@ -47,6 +47,7 @@ from xling.tasks.records import (
 from xling.tasks.render import language_of, read_by, rendered
 from xling.tasks.rows import Columns, Reading, Row, Rows
 from xling.tasks.tables import SHOWN, Identity, identity, paths_of
+from xling.tasks.wmt import is_export, texts_beside
 
 
 class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="files"):
@@ -267,7 +268,8 @@ def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
 
 def sources(config: Settings) -> list[Path]:
     """All files: each may hold rows of any language and use."""
-    return paths_of(config.path)
+    paths = paths_of(config.path)
+    return [*paths, *dict.fromkeys(text for path in _exports(identity(paths)) for text in texts_beside(path))]
 
 
 def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstration]:
@@ -361,7 +363,7 @@ def _rows(config: Settings) -> Rows:
     lang = _codes(config)[0] if len(config.languages) == 1 else ""
     raters: Literal["mean", "z"] = "z" if config.raters == "z" else "mean"
     reading = Reading(config.columns, config.rating_field, config.rating_scale, raters, lang, _varieties(config))
-    rows = _read(identity(paths_of(config.path)), reading)
+    rows = _read(identity(paths_of(config.path)), identity(sources(config)), reading)
     if rows.n and not rows.rated and config.rating_field != RATING:
         there = sorted({column for one in rows.unrated for column in one.columns})
         raise ConfigError(
@@ -382,8 +384,13 @@ def _varieties(config: Settings) -> tuple[str, ...]:
     return tuple(code for code in config.languages if standard(code) != language_of_code(code))
 
 
+@functools.lru_cache(maxsize=16)
+def _exports(files: Identity) -> list[Path]:
+    return [path for name, _, _ in files if is_export(path := Path(name))]
+
+
 @functools.lru_cache(maxsize=2)  # a task and the one its reward models learn from
-def _read(files: Identity, reading: Reading) -> Rows:
+def _read(files: Identity, everything: Identity, reading: Reading) -> Rows:
     return read_rows([Path(path) for path, _, _ in files], reading)
 
 

@@ -59,6 +59,7 @@ def said(config: "Settings", rows: Rows, by_lang: dict[str, LanguageSummary]) ->
     if rows.n_bad:
         reasons = "; ".join(f"{rows.name(place)}: {reason}" for place, reason in rows.bad[:3])
         found.append(f"{config.path}: {rows.n_bad} bad rows of {rows.n} are left out ({reasons}).")
+    found += rows.published
     if codes := rows.codes_text():
         found.append(f"Languages are read by what their codes mean: {codes}.")
     if named := {name: code for name, code in rows.named_after.items() if name.partition(".")[0] != code}:

@@ -28,9 +28,10 @@ from xling.measures.language import is_code
 from xling.tasks.defaults import share
 from xling.tasks.parsing import Parser, is_number, read_code
 from xling.tasks.records import GOOD, Offer, Split, turns_of
-from xling.tasks.rows import MISSING, Place, Reading, Row, Rows, Unrated
-from xling.tasks.tables import is_table, open_table
+from xling.tasks.rows import ALSO, MISSING, Columns, Place, Reading, Row, Rows, Unrated
+from xling.tasks.tables import Table, is_table, open_table
 from xling.tasks.texts import Texts, blank
+from xling.tasks.wmt import published
 
 SIMILAR = 3  # names that differ in case alone, of which so many are said
 
@@ -45,9 +46,8 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
     rows, texts = Rows(list(paths)), Texts()
     seen, named = _Seen(rows, texts), _languages_of(paths, reading)
     for file, path in enumerate(paths):
-        table = open_table(path)
+        table, own = _opened(path, msgspec.structs.replace(reading, lang=named.get(path, reading.lang)), rows)
         rows.units.append(table.unit)
-        own = msgspec.structs.replace(reading, lang=named.get(path, reading.lang))
         parser = Parser(table, own, rows, texts) if table.columns else None  # a table of nothing, or of unreadable rows
         if parser is not None:
             if "lang" not in parser.columns and path in named:
@@ -90,6 +90,20 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
     _join(rows, texts)
     _compare(rows, texts)
     return rows
+
+
+def _opened(path: Path, reading: Reading, rows: Rows) -> tuple[Table, Reading]:
+    """A file, and how it is read: one in a layout of WMT has columns of its own."""
+    table = open_table(path)
+    if not {reading.columns.prompt, *ALSO["prompt"]}.isdisjoint(table.columns):
+        return table, reading
+    if (found := published(table, reading.lang, reading.rating_field)) is None:
+        return table, reading
+    rows.published.append(found.note)
+    asked = reading.columns
+    ignored = {role: None for role in ("system", "group", "rater") if getattr(asked, role) is None}
+    columns = Columns(split=asked.split, dataset=asked.dataset, **ignored)
+    return found.table, msgspec.structs.replace(reading, columns=columns, rating_field="rating")
 
 
 def _order(row: Row) -> tuple[Any, ...]:

@@ -132,6 +132,7 @@ class Rows:
     written: Counter[str] = field(default_factory=Counter)  # columns whose chats were written as text
     marked: Counter[tuple[str, str]] = field(default_factory=Counter)  # (column, a mark of chats that its texts have)
     similar: list[tuple[str, str, str]] = field(default_factory=list)  # (role, name, name): differ in case alone
+    published: list[str] = field(default_factory=list)  # what is said of files in a layout of WMT
     alone: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)  # files of prompts alone, with their columns
 
     def name(self, place: Place) -> str:

@@ -27,7 +27,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -53,6 +53,11 @@ BATCH = 512  # rows of Parquet in memory at a time: they may be long articles
 DEEPEST = 400  # levels of JSON
 EXACT = 2.0**53  # above, not every whole number is a float
 KEY = re.compile(rb'"\s*:')  # where a key of JSON ends; in a text it ends none, but there it is rare
+# What an export of Appraise's scores holds, whose first row is one of them: with marked errors and without.
+_SCORED = ("annotator", "system", "segment", "type", "src_lang", "tgt_lang", "score", "doc_id", "is_document")
+APPRAISE = ((*_SCORED, "spans", "start", "end"), (*_SCORED, "start", "end"))
+APPRAISED = ("TGT", "BAD", "CHK", "REF")  # its fourth cell
+UNQUOTED = frozenset(("rater", "category", "severity"))  # columns of MQM's TSV, in which a quote is a quote
 # How files and columns call the splits.
 SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation",
           "val": "validation", "dev": "validation", "test": "test"}  # fmt: skip
@@ -369,8 +374,10 @@ def _separated(path: Path, usual: str, strict: bool) -> Table:
 
     def reader() -> Any:
         lines = itertools.islice(_decoded(path, damaged), above, None)
-        return csv.reader(lines, delimiter=separator, strict=strict)
+        return csv.reader(lines, delimiter=separator, strict=strict, quoting=quoting)
 
+    mqm = separator == "\t" and set(first.split("\t")) >= UNQUOTED and "misc" not in first.split("\t")
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if mqm else csv.QUOTE_MINIMAL
     opened = reader()
     try:
         header = [name.strip() for name in next(opened, [])]
@@ -378,8 +385,9 @@ def _separated(path: Path, usual: str, strict: bool) -> Table:
         raise DataError(f"{path} has a first row that cannot be read: {error}.") from error
     if wrong := next((damaged[n] for n in range(above + 1, above + opened.line_num + 1) if n in damaged), None):
         raise DataError(f"{path} has a first row that cannot be read: {wrong}.")
-    columns = _once_each(path, header, but="")
-    return Table(path, "line", columns, lambda _: _cells(reader(), damaged, above), separator in ";\t")
+    export = next((names for names in APPRAISE if len(names) == len(header) and header[3] in APPRAISED), None)
+    columns = export or _once_each(path, header, but="")
+    return Table(path, "line", columns, lambda _: _cells(reader(), damaged, above, export), separator in ";\t")
 
 
 def _ended(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
@@ -400,9 +408,9 @@ def _decoded(path: Path, damaged: dict[int, str]) -> Iterator[str]:
             yield line.decode(errors="replace")
 
 
-def _cells(reader: Any, damaged: dict[int, str], above: int) -> Iterator[Numbered]:
+def _cells(reader: Any, damaged: dict[int, str], above: int, names: Sequence[str] | None = None) -> Iterator[Numbered]:
     """Rows by the names of the first; columns without a name, which a spreadsheet may leave at the end, are empty."""
-    header: list[str] = [name.strip() for name in next(reader, [])]
+    header = list(names) if names else [name.strip() for name in next(reader, [])]
     unnamed, form = header.count("") > 1, "TSV" if reader.dialect.delimiter == "\t" else "CSV"
     while True:
         start = above + reader.line_num + 1
