@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
@@ -23,11 +24,12 @@ from transformers import (
 from xling.config.common import Training
 from xling.config.policies import Lora
 from xling.grid.stage import Interrupted, PartDone
-from xling.models import parallel
+from xling.models import parallel, states
 from xling.models.training import adapted, core, fit
 from xling.stages.sft import causal_loss, labelled_batch, seq2seq_loss
 
 WORDS = 501  # odd: shares of the embeddings are unequal
+states.VOCABULARY_AT_ONCE = 6 * WORDS  # the logits of some micro-batches are made at once, those of others in 2 or 3
 STEPS = 10
 Row = tuple[list[int], list[int]]
 
@@ -90,7 +92,7 @@ CASES = [
         for how in ("ddp", "fsdp")
         for optimizer, micro in (("adamw", 2), ("adafactor", None))
     ),
-    *((model, "adafactor", "fsdp", 2) for model in ("tied decoder", "encoder_decoder")),
+    *((model, "adafactor", "layers", 2) for model in ("tied decoder", "encoder_decoder")),
     *(("with pictures", "adamw", how, 2) for how in ("ddp", "fsdp")),
     ("adapters", "adamw", "fsdp", None),
 ]
@@ -105,7 +107,9 @@ def train(case: tuple[str, str, str, int | None], scratch: Path, stop: int | Non
     kind, optimizer, how, micro = case
     build, loss = MODELS[kind]
     samples = optimizer == "adafactor"
+    gather, how = ("layers", "fsdp") if how == "layers" else ("whole", how)
     begun = build()
+    together = whole_beside_blocks(begun)
     said: list[list[int]] = []
     seen: list[int] = []
 
@@ -124,7 +128,7 @@ def train(case: tuple[str, str, str, int | None], scratch: Path, stop: int | Non
     try:
         model, curve = fit(
             begun, rows(), collate, loss, metric, False, budget, 0, scratch / name_of(case).replace(" ", "-"),
-            lambda done, total: seen.append(done), lambda: len(seen) == stop, how=how, samples=samples,
+            lambda done, total: seen.append(done), lambda: len(seen) == stop, how=how, gather=gather, samples=samples,
         )  # fmt: skip
     except (Interrupted, PartDone):
         return None
@@ -134,7 +138,21 @@ def train(case: tuple[str, str, str, int | None], scratch: Path, stop: int | Non
         "said": said[-2:],
         "weights": float(sum(weight.detach().double().abs().sum() for weight in model.parameters())),
         "steps": len(seen),
+        "whole beside blocks": bool(together),
     }
+
+
+def whole_beside_blocks(model: Any) -> set[str]:
+    """Grows by the names of embeddings and head, if they are there whole while a block computes with gradients."""
+    found, inside = set[str](), core(model)
+    tables = {"table": inside.get_input_embeddings(), "head": inside.get_output_embeddings()}
+
+    def note(*_: Any) -> None:
+        if torch.is_grad_enabled():
+            found.update(name for name, part in tables.items() if not isinstance(part.weight, DTensor))
+
+    parallel.blocks(model)[-1].register_forward_hook(note)
+    return found
 
 
 def main(runs: list[str], folder: Path, each: Callable[[str, int | None], dict[str, Any]]) -> None:

@@ -17,12 +17,13 @@ from problems import TEXTS, measure_with, problem_of
 
 from xling.config.policies import Lora
 from xling.grid.stage import Interrupted
-from xling.models import parallel
-from xling.models.load import save_policy
+from xling.models import parallel, states
+from xling.models.load import load_policy, save_policy
 from xling.models.text import Ids
 from xling.models.training import core, trainable
 from xling.optimizers import OPTIMIZERS, by_trl, dpo, grpo, ppo, rloo
 from xling.optimizers.problem import Pool, Problem
+from xling.rewards.networks import RewardNet
 from xling.stages.align import Models
 
 STEPS = 10
@@ -33,7 +34,7 @@ class Case(NamedTuple):
 
     model: str
     trainer: str  # ppo, ppo shared, rloo or dpo; trl's: grpo, trl rloo
-    how: str  # ddp or fsdp
+    how: str  # ddp, fsdp or layers
     optimizer: str = "adamw"
     micro: int | None = None
     lora: bool = False
@@ -48,11 +49,11 @@ CASES = [
     Case("llama", "ppo", "fsdp"),
     Case("llama", "ppo shared", "ddp", micro=1),
     Case("llama", "rloo", "ddp", "adafactor"),
-    Case("llama", "dpo", "fsdp", "adafactor", micro=1),
+    Case("llama", "dpo", "layers", "adafactor", micro=1),
     Case("mt5", "ppo shared", "fsdp", "adafactor"),
-    Case("mt5", "rloo", "fsdp", micro=1),
+    Case("mt5", "rloo", "layers", micro=1),
     Case("mt5", "dpo", "ddp"),
-    Case("llama", "ppo", "fsdp", lora=True),
+    Case("llama", "ppo", "layers", lora=True),
     Case("llama", "dpo", "fsdp", lora=True),
     Case("llama", "grpo", "ddp"),
     Case("llama", "trl rloo", "ddp", "adafactor", micro=2, lora=True),
@@ -98,6 +99,7 @@ def settings_of(case: Case) -> Any:
 def train(case: Case, where: Path, scratch: Path, stop: int | None) -> dict[str, Any] | None:
     """The curve, all responses that were sampled, and a sum of the weights that are kept; None: stopped."""
     settings, asked = settings_of(case), list[int]()
+    states.VOCABULARY_AT_ONCE = 4 * len(tokenizer(case.model))  # processes make logits of different numbers of chunks
     scratch.mkdir(parents=True, exist_ok=True)
     problem = problem_of(where / case.model, scratch, STEPS, keep="best", texts=TEXTS * 2)
     problem.names = [f"en/{number}" for number in range(len(problem.prompts))]
@@ -106,7 +108,7 @@ def train(case: Case, where: Path, scratch: Path, stop: int | None) -> dict[str,
     policy = whole = problem.policy
     if case.lora:
         torch.manual_seed(0)
-        whole, _ = trainable(where / case.model, "lora", Lora(r=2, alpha=4), 0.0)
+        whole, _ = trainable(where / case.model, "lora", Lora(r=2, alpha=4), 0.0, case.optimizer)
         problem.policy = problem.reference = policy = core(whole).eval()
     problem.parallel = case.how
     problem.watch.measure = measure_with(replace(problem))  # with the reward as it is
@@ -118,7 +120,7 @@ def train(case: Case, where: Path, scratch: Path, stop: int | None) -> dict[str,
         problem.reference = parallel.spread(problem.reference, case.how)
     held = Models(policy, problem.spread, problem.reference)  # each process measures it all
     measure = problem.watch.measure
-    problem.watch.measure = lambda model: parallel.agreed(held.whole(lambda: measure(model)))
+    problem.watch.measure = lambda model: parallel.agreed(held.apart(lambda: measure(model)))
     try:
         OPTIMIZERS.of(settings).train(problem, settings)
     except Interrupted:
@@ -133,6 +135,20 @@ def train(case: Case, where: Path, scratch: Path, stop: int | None) -> dict[str,
             sum(one.detach().double().abs().sum() for one in out.parameters() if one.device.type != "meta")
         ),
     }
+
+
+def scores(folder: Path) -> list[float]:
+    """What a reward model that is shared out says, read in turns: one process has nothing to ask."""
+    torch.manual_seed(1)
+    net = RewardNet(*load_policy(folder / "llama"), "mean").eval().requires_grad_(False)
+    net.trunk = net.trunk.model
+    torch.nn.init.normal_(net.head.weight)
+    parallel.join(torch.device("cpu"))
+    spread = parallel.spread(net, "layers")
+    own = TEXTS if parallel.rank() == 0 else []
+    return parallel.joined(
+        parallel.apart([spread], lambda: [row[0] for row in net.score(own, [[text] for text in own])])
+    )
 
 
 def _sampled(problem: Problem) -> list[str]:
@@ -160,4 +176,4 @@ if __name__ == "__main__":
     out = Path(sys.argv[1])
     main(sys.argv[2:], out, lambda scratch, stop: {
         case.name: train(case, out / "models", out / scratch / case.name, stop) for case in CASES
-    })  # fmt: skip
+    } | {"scores": scores(out / "models")})  # fmt: skip

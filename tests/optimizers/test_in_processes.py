@@ -26,7 +26,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     models(folder / "models")
     said = [run(folder, 2, "two", f"stopped=scratch={STOP}"), run(folder, 1, "one", "gone_on=scratch")]
     found: dict[str, Any] = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")}
-    assert set(found.pop("stopped").values()) == {None}
+    assert {name for name, run in found.pop("stopped").items() if run is not None} == {"scores"}
     return found | {"said": said}
 
 
@@ -55,6 +55,11 @@ def test_several_processes_train_the_policy_that_one_does(results: dict[str, Any
     assert other["weights"] == pytest.approx(one["weights"], rel=1e-6)
     if runs == "two":
         assert other["said"] == one["said"] and (one["said"] or case.trainer == "dpo")
+
+
+def test_a_reward_model_that_is_shared_out_says_what_a_whole_one_does(results: dict[str, Any]) -> None:
+    one, two = (results[name]["scores"] for name in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-5) and len(set(one)) == len(one) > 1
 
 
 def test_what_goes_on_makes_the_iterations_that_are_left_and_says_where(results: dict[str, Any]) -> None:

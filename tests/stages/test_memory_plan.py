@@ -88,10 +88,22 @@ def test_shares_of_what_is_sharded() -> None:
     alone, shared = (moments(task(QWEN), Way(gpus, gpus > 1)) for gpus in (1, 8))
     assert shared["updating"]["optimizer"] == alone["updating"]["optimizer"] / 8
     assert shared["updating"]["gradients"] == alone["updating"]["gradients"] / 8
-    assert shared["learning"]["gathered"] == 4 * (2 * QWEN.root + 3 * QWEN.block)
+    assert shared["learning"]["gathered"] == 4 * (2 * QWEN.table + QWEN.block)  # the head, its gradient, and a block
     assert shared["sampling"]["weights"] == 4 * QWEN.weights * (1 + 1 / 8)
+    layers = moments(task(QWEN, anchor=8.0, scorer=16.0), Way(8, True, layers=True))["sampling"]
+    assert layers["weights"] == 4 * QWEN.weights / 8 and layers["other models"] == 1 + 2
+    assert layers["gathered"] == 4 * (QWEN.table + QWEN.block)
     copied = moments(task(QWEN), Way(2, False))["updating"]
     assert copied["gradients"] == 2 * alone["updating"]["gradients"]  # DDP's buckets beside the gradients
+
+
+def test_weights_are_sampled_layer_by_layer_where_they_leave_no_room() -> None:
+    """On 80 GiB, of which a quarter is for keys and values: 33 GB of weights and of the reference's are too much."""
+    held = task(QWEN, anchor=4.0 * QWEN.weights)
+    cases = (held, 4), (task(QWEN), 8), (task(SMALL), 4), (held._replace(gather="whole"), 4)
+    ways = [memory._spread(one, Way(gpus), Gpus(gpus, 80)) for one, gpus in cases]
+    assert [(way.sharded, way.layers) for way in ways] == [(True, True), (True, False), (False, False), (True, False)]
+    assert memory._spread(task(SMALL, gather="layers", how="fsdp"), Way(2), Gpus(2, 80)).layers
 
 
 def test_activations_go_by_what_is_read_at_once() -> None:

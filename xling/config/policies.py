@@ -48,6 +48,7 @@ class LanguageModel(Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     # of several processes that train it, or a reward model like it, together: each has all weights, or its share; in
     # no key, as their number
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    gather: Literal["auto", "whole", "layers"] = "auto"  # of shared out weights, while they are sampled; in no key
 
 
 class Recorded(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="recorded"):

@@ -1,9 +1,10 @@
 """Several processes that train one model: each holds a share of the weights (torch's FSDP2), or all of them (DDP).
 
-torchrun starts the processes and names them (RANK, WORLD_SIZE). Under FSDP2 a transformer block is gathered just before
-it computes and let go after it: a process needs memory for its share of weights, gradients and optimizer state, and for
-one block. The model stays the same object, with three rules: what calls more of it than its `forward` goes `through`
-it, what generates does so with its weights `gathered`, and what stores it asks for the `whole` one.
+torchrun starts the processes and names them (RANK, WORLD_SIZE). Under FSDP2 a transformer block, the word embeddings
+and the LM head are each gathered just before they compute and let go after it: a process needs memory for its share of
+weights, gradients and optimizer state, and for the largest of these. The model stays the same object, with four rules:
+what calls more of it than its `forward` goes `through` it, what calls its head several times does so in one call
+(`at_once` in xling/models/gathering.py), what generates does so `apart`, and what stores it asks for the `whole` one.
 
 Checkpoints are safetensors files of torch's distributed checkpoint: any number of processes reads what any other wrote,
 and nothing in them can run code.
@@ -15,6 +16,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +28,8 @@ from torch.distributed.tensor import zeros as distributed_zeros
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
-from xling.models.sizes import SHARED_OUT
+from xling.models.gathering import Turns, parts_of, tables_apart
+from xling.models.sizes import ACCELERATOR_ROOM, SHARED_OUT
 
 T = TypeVar("T")
 
@@ -114,32 +117,36 @@ def meet() -> None:
 FILE_BYTES = 256 << 20  # of a checkpoint's file, unless one tensor is larger
 
 
-def chosen(how: str, model: nn.Module, optimizer: str, beside: int = 0) -> str:
-    """`how`, where that is ddp or fsdp; of `auto` fsdp if training takes too much of a GPU for activations to fit.
+def chosen(how: str, model: nn.Module, optimizer: str, beside: int = 0, gather: str = "whole", held: float = 0) -> str:
+    """ddp; fsdp; or layers: fsdp, of which what is read `apart` is gathered layer by layer, and never whole.
 
-    The same in all processes, whose GPUs may differ in size. Weights in 4 bits cannot be shared out, nor what
-    optimizers that take less memory hold of them.
-    beside: models of that size that are trained whole besides.
+    `how`, where that is ddp or fsdp; of `auto` fsdp if training takes too much of a GPU for activations to fit. gather:
+    whole, layers, or of `auto` layers if all weights take too much of a GPU beside that for sampling to fit. The same
+    in all processes, whose GPUs may differ in size. Weights in 4 bits cannot be shared out, nor what optimizers that
+    take less memory hold of them.
+    beside: models of that size that are trained whole besides; held: bytes of what it is held to.
     """
     weights = list(model.parameters())
-    if how != "auto":
-        return how
-    if optimizer not in ("adamw", "adafactor"):  # whose state is in no form that can be shared out
-        return "ddp"
-    if weights[0].device.type != "cuda" or not all(weight.is_floating_point() for weight in weights):
-        return "ddp"
+    device = weights[0].device
+    gpu = min(joined([torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0]))
     trained = 16 if optimizer == "adamw" else 8  # bytes: weight, gradient and, of AdamW, two moments, in float32
     needed = sum(part.numel() * (trained if part.requires_grad else part.element_size()) for part in weights)
     needed += beside * trained * sum(part.numel() for part in weights)
-    smallest = min(joined([torch.cuda.get_device_properties(weights[0].device).total_memory]))
-    return "fsdp" if needed > SHARED_OUT * smallest else "ddp"
+    whole = sum(part.numel() * part.element_size() for part in weights) + held
+    if how == "auto":
+        shareable = optimizer in ("adamw", "adafactor") and gpu > 0 and all(one.is_floating_point() for one in weights)
+        how = "fsdp" if shareable and needed > SHARED_OUT * gpu else "ddp"
+    if gather == "auto":
+        tight = gpu > 0 and needed / world_size() + whole > (1 - ACCELERATOR_ROOM) * gpu
+        gather = "layers" if tight else "whole"
+    return "layers" if how == "fsdp" and gather == "layers" else how
 
 
 # --- one model in several processes ---------------------------------------------------------------------------
 
 
 def spread(model: nn.Module, how: str) -> nn.Module:
-    """`model` in all processes: by `ddp` each has all weights, by `fsdp` a share of them (in place).
+    """`model` in all processes: by `ddp` each has all weights, by `fsdp` or `layers` a share of them (in place).
 
     Of one that learns gradients are averaged.
     """
@@ -156,9 +163,17 @@ def spread(model: nn.Module, how: str) -> nn.Module:
     empty = _emptied(model)
     for block in blocks(model):
         fully_shard(block)
-    fully_shard(model)
+    fully_shard(model, ignored_params=tables_apart(model))
     model.__dict__["whole_to_be"] = empty  # not a module of its own: past nn.Module's registration
+    model.__dict__["by_layer"] = how == "layers"
+    for part in _shared(model):  # makes room for what is gathered, which in torch's inference mode could not be trained
+        part.unshard()
+        part.reshard()
     return model
+
+
+def _shared(model: nn.Module) -> list[FSDPModule]:
+    return [part for part in model.modules() if isinstance(part, FSDPModule)]
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
@@ -211,10 +226,30 @@ def summing(model: nn.Module, last: bool) -> contextlib.AbstractContextManager[A
     return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else contextlib.nullcontext()
 
 
+def apart(models: Sequence[Any], call: Callable[[], T]) -> T:
+    """`call`, which reads models without gradients, and need not keep step with the other processes.
+
+    All weights of those that are shared out are in every process for the moment, since sampling would gather each block
+    for each token; or else that is what it does, in turns (`layers`).
+    """
+    roots: list[Any] = [model for model in dict.fromkeys(models) if isinstance(model, FSDPModule)]
+    with torch.no_grad():
+        if any(model.__dict__["by_layer"] for model in roots):
+            turns = Turns([part for model in roots for part in parts_of(model)])
+            return _through(roots, partial(turns.taken, call))
+        with contextlib.ExitStack() as gathered:
+            for model in roots:
+                gathered.enter_context(_gathered(model))
+            return _through(roots, call)
+
+
+def _through(models: Sequence[Any], call: Callable[[], T]) -> T:
+    return through(models[0], lambda _: _through(models[1:], call)) if models else call()
+
+
 @contextlib.contextmanager
-def gathered(model: nn.Module) -> Iterator[None]:
-    """All weights in every process for the moment: sampling would gather each block for each token."""
-    parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+def _gathered(model: Any) -> Iterator[None]:
+    parts = _shared(model)
     for part in parts:
         part.unshard()
         part.set_reshard_after_forward(False)

@@ -21,6 +21,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 from xling.models.architecture import check_room, layer_windows, logits_of, reads_flat_masks, text_config, trunk_of
+from xling.models.gathering import at_once
 from xling.models.lean import in_chunks, recomputing, without_adapters
 from xling.models.sizes import (
     PROMPTS_PER_BATCH,
@@ -407,11 +408,14 @@ def of_tokens(
     def once(states: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
         return value(all_log_probabilities(model, states, temperature), *columns)
 
-    shape, size = states.shape[:-1], tokens_at_once(model)
-    if shape.numel() <= size:
-        return once(states, *columns)
-    flat = (column.flatten(0, len(shape) - 1) for column in (states, *columns))
-    return tuple(column.view(shape) for column in in_chunks(once, size, *flat))
+    def chunks(*columns: Tensor) -> tuple[Tensor, ...]:
+        shape, size = columns[0].shape[:-1], tokens_at_once(model)
+        if shape.numel() <= size:
+            return once(*columns)
+        flat = (column.flatten(0, len(shape) - 1) for column in columns)
+        return tuple(column.view(shape) for column in in_chunks(once, size, *flat))
+
+    return at_once(model, chunks, states, *columns)
 
 
 def that_predict(states: States) -> Tensor:

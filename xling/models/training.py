@@ -146,12 +146,14 @@ def fit(
     stopping: Callable[[], bool] = lambda: False,
     precision: str = "float32",
     how: str = "auto",
+    gather: str = "whole",
     samples: bool = False,
 ) -> tuple[Any, Curve]:
     """(model, curve): `model` at the checkpoint with the best `metric`; the same object unless it was sharded.
 
     In several processes (torchrun) the batch is shared out equally, weights by `how` (auto, ddp, fsdp), and only
-    process 0 returns. samples: `metric` samples the model, token by token, for which shared out weights are gathered.
+    process 0 returns. samples: `metric` samples the model, token by token, for which shared out weights are gathered as
+    `gather` says (auto, whole, layers).
     Raises Interrupted, with a checkpoint in `scratch`, soon after `stopping` has become true.
     `loss` is a mean over the batch's rows or, where `labels` has two dimensions, over its counted tokens; it is
     computed in `precision` (float32, bfloat16, float16). Gradients are clipped to norm 1. The curve has a dict with
@@ -166,7 +168,7 @@ def fit(
         )
     share = _share(training, parallel.world_size())
     with checkpointed(model, training.gradient_checkpointing):
-        fitting = Fitting(model, collate, loss, training, precision, share, how)
+        fitting = Fitting(model, collate, loss, training, precision, share, how, gather)
         memory = Memory(scratch, fitting.descent, seed)
         every = max(1, training.eval_every // 5)
         for step in range(memory.step, training.steps):
@@ -192,10 +194,12 @@ def fit(
             if stopped:
                 raise Interrupted(f"after step {made} of {training.steps}, with a checkpoint")
         memory.load_best()
-        whole, device, curve = parallel.whole(fitting.model), fitting.device, memory.curve
+        model, device, curve = fitting.model, fitting.device, memory.curve
+        del fitting, memory  # the optimizer's state, before process 0 gets all weights
+        whole = parallel.whole(model)
     if parallel.rank() > 0:
         raise PartDone
-    del fitting, memory, model  # shares of weights and of the optimizer's state, where they were sharded
+    del model  # shares of weights, where they were sharded
     return whole.to(device), curve
 
 
@@ -211,6 +215,7 @@ class Fitting:
         precision: str,
         share: int,
         how: str,
+        gather: str,
     ) -> None:
         self.device = next(model.parameters()).device
         if precision == "float16" and self.device.type == "cpu":
@@ -220,7 +225,7 @@ class Fitting:
         name, decay = training.optimizer, training.weight_decay
         if precision == "float16":
             how = "ddp"  # of shares each process would lower the scale of its losses by itself
-        self.model = parallel.spread(model.train(), parallel.chosen(how, model, name))
+        self.model = parallel.spread(model.train(), parallel.chosen(how, model, name, gather=gather))
         self.descent = Descent("model", self.model, name, "the learning rate", decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "float16")
 
@@ -257,9 +262,12 @@ class Fitting:
     def measured(self, metric: Callable[[Any], float], samples: bool) -> float:
         """`metric` of the model in evaluation mode, with process 0's word for it."""
         self.model.eval()
-        weights = parallel.gathered(self.model) if samples else contextlib.nullcontext()
-        with weights, torch.no_grad(), computing_in(self.precision, self.device):
-            value = parallel.agreed(parallel.through(self.model, metric))
+        with torch.no_grad(), computing_in(self.precision, self.device):
+            if samples:
+                value = parallel.apart([self.model], partial(metric, parallel.inner(self.model)))
+            else:
+                value = parallel.through(self.model, metric)
+            value = parallel.agreed(value)
         self.model.train()
         return value
 

@@ -58,7 +58,7 @@ class Problem:
     pool: Pool | None = None  # of an optimizer that asks for Stages.training_pool
     precision: str = "float32"  # or bfloat16: what policy, reference and value model compute in
     gradient_checkpointing: bool = False  # of the value model; the policy has it already
-    parallel: str = "ddp"  # or fsdp: how several processes share the weights (xling/models/parallel.py)
+    parallel: str = "ddp"  # fsdp, layers: how several processes share the weights (xling/models/parallel.py)
     spread: Any = None  # what the policy is reached through where they do, and its gradients; None: itself
 
     @property

@@ -198,17 +198,16 @@ def roll_out(problem: Problem, number: int, prompts: int, n: int = 1) -> Rollout
     own, names = parallel.share(chosen), parallel.share(_stream_names(problem, chosen))
     how, together = problem.sampling(f"rollout/{number}", n), max(1, ROWS_TOGETHER // n)
 
-    def sampled(policy: Any) -> list[list[Ids]]:
+    def sampled() -> list[list[Ids]]:
         groups: list[list[Ids]] = []
         for start in range(0, len(own), together):
             part = slice(start, start + together)
             rows = [problem.prompts[i] for i in own[part]]
             with problem.computing():
-                groups += sample_chunk(policy, problem.tokenizer, names[part], rows, how)
+                groups += sample_chunk(problem.policy, problem.tokenizer, names[part], rows, how)
         return groups
 
-    with parallel.gathered(problem.reached(problem.policy)), torch.no_grad():
-        groups = problem.through(problem.policy, sampled)
+    groups = parallel.apart([problem.reached(problem.policy)], sampled)
     paid = parallel.joined(problem.reward(own, groups))
     groups = parallel.joined(groups)
     rewards = torch.tensor(paid, dtype=torch.float32, device=problem.policy.device).flatten()
@@ -238,15 +237,14 @@ def token_scores(model: Any, batch: Responses, states: Tensor, entropy: bool = F
 
     states: (T, D), of the T tokens of the mask alone: nothing is computed for padding. Entropies have no gradient.
     """
-    from xling.models.lean import in_chunks
-    from xling.models.states import all_log_probabilities, tokens_at_once
+    from xling.models.states import of_tokens
 
-    def scores(states: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        every = all_log_probabilities(model, states)  # (t, V)
+    def scores(every: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """every: (t, V) log-probabilities of all tokens."""
         log_p, fixed = every.gather(-1, ids[:, None])[:, 0], every.detach()
         return log_p, -(fixed.exp() * fixed).sum(-1) if entropy else log_p.new_zeros(len(ids))
 
-    log_p, entropies = in_chunks(scores, tokens_at_once(model), states, batch.ids[batch.mask])
+    log_p, entropies = of_tokens(model, scores, states, batch.ids[batch.mask])
     return spread(log_p, batch.mask), spread(entropies, batch.mask)
 
 

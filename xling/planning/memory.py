@@ -8,10 +8,11 @@ A stage is at its worst at one of a few moments, and what is held then is a sum:
     updating   weights + gradients + optimizer state + other models + what the update computes with
     sampling   weights, all of them gathered + optimizer state + other models + keys and values + probabilities
 
-Sharded over N GPUs (FSDP2) weights, gradients and optimizer state are an N-th each, and come on top: what lies in no
-block, two blocks that have been gathered, and their gradients; while it samples all weights. Trained whole, weights are
-float32, and 16 bits what is computed in; adapters stand on weights in their own 16 or 4 bits. Texts are as long as the
-limits let them be: an upper bound. docs/scale.md has the formulas beside measured peaks, and what was left out.
+Sharded over N GPUs (FSDP2) weights, gradients and optimizer state are an N-th each, and what is gathered comes on top:
+embeddings or head, and a block or more, with gradients; while it samples all weights, or what is gathered of a layer.
+Trained whole, weights are float32, and 16 bits what is computed in; adapters stand on weights in their own 16 or 4
+bits. Texts are as long as the limits let them be: an upper bound. docs/scale.md has the formulas beside measured peaks,
+and what was left out.
 """
 
 import math
@@ -85,6 +86,18 @@ class Net(NamedTuple):
         root = self.sizes.table + (0 if self.trunk else self.sizes.head)
         return word * (self.numbers - root) + self.word * root + 4.0 * self.learning
 
+    def gathered(self, learning: bool) -> float:
+        """Bytes of what processes that share weights out gather at once; learning: with gradients.
+
+        Of the head the gradient is there beside the weights, then beside what is sent of it; that waits until the last
+        block's is sent, which computes with its own and with the next one's weights.
+        """
+        table, block = max(self.sizes.table, 0 if self.trunk else self.sizes.head), self.sizes.block
+        word = 4 if self.tuning == "full" else self.word
+        if learning and self.tuning == "full":
+            return 4.0 * (table + max(table + block, 3 * block))
+        return float(word * max(table + block, 2 * block))
+
     def state(self, optimizer: str) -> float:
         """Bytes of the optimizer's."""
         return self.learning * (8.0 / self.sizes.width if optimizer == "adafactor" else HELD[optimizer][1])
@@ -108,6 +121,7 @@ class Way(NamedTuple):
     sharded: bool = False
     micro: int | None = None  # items read at once
     again: bool = False  # gradient checkpointing
+    layers: bool = False  # sampled layer by layer, where weights are shared out
 
 
 class Task(NamedTuple):
@@ -132,6 +146,8 @@ class Task(NamedTuple):
     shares: bool = False  # whether processes share what is sampled
     tiled: bool = False  # whether trl's kernel computes the logits
     prompts: int = 0  # of a step, each with all of its responses in one process; 0: texts are shared one by one
+    gather: str = "auto"  # policy.gather
+    scorer: float = 0.0  # bytes of a reward model that is shared out where weights are gathered layer by layer
 
     @property
     def shared(self) -> int:
@@ -146,7 +162,7 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
     held: Parts = {
         "weights": share * sum(net.weights(task.optimizer) for net in nets),
         "optimizer": share * sum(net.state(task.optimizer) for net in nets),
-        "other models": task.others + share * task.anchor,
+        "other models": task.others + share * task.anchor + task.scorer / (way.gpus if way.layers else 1),
     }
     own = sum(net.gradients(task.optimizer) for net in nets)
     gradients, buckets = share * own, own if way.gpus > 1 and not way.sharded else 0.0
@@ -164,8 +180,7 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
         learning["copies in 16 bits"] = 2.0 * sum(net.numbers for net in nets if net.tuning == "full")
     around = 0.0
     if way.sharded:
-        around = sum(4.0 * (net.sizes.root + 2 * net.sizes.block) + 4.0 * (net.sizes.root + net.sizes.block)
-                     for net in nets if net.tuning == "full")  # fmt: skip
+        around = max(net.gathered(learning=True) for net in nets)
         learning["gathered"] = around
     head = HELD[task.optimizer][0] * (first.head or first.table)  # whose gradient is the first, if there is one
     whole = float(head) if nets[0].tuning == "full" and not nets[0].trunk else 0.0
@@ -174,8 +189,12 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
     ending = {**held, "gradients": gradients + buckets, "gathered": around, "activations": layer}
     updating = {**held, "gradients": gradients + buckets,
                 "update": share * max(net.computing(task.optimizer) for net in nets)}  # fmt: skip
-    sampling = {**held, "weights": held["weights"] + (nets[0].weights(task.optimizer) if way.sharded else 0.0)}
-    sampling["other models"] += (1 - share) * task.anchor  # it reads validation samples whole
+    sampling = dict(held)
+    if way.layers:
+        sampling["gathered"] = nets[0].gathered(learning=False)
+    elif way.sharded:
+        sampling["weights"] += nets[0].weights(task.optimizer)
+        sampling["other models"] += (1 - share) * task.anchor  # it reads validation samples whole
     rows = -(-task.written // way.gpus) if task.shares else task.written
     word = 2 if task.half else nets[0].word if nets[0].tuning != "full" else 4
     sampling |= drawn(first, rows, 1, task.prompt, task.response, word, task.room) if rows else {}
@@ -272,11 +291,14 @@ def worst(task: Task, way: Way) -> Parts:
 
 
 def _spread(task: Task, way: Way, gpus: Gpus) -> Way:
-    """With its weights shared out where `how` says so, or where `auto` does."""
+    """With its weights shared out where it is so already or `how` says so, or where `auto` does; and how it samples."""
     held = moments(task, way._replace(sharded=False))["updating"]
     large = sum(held[name] for name in ("weights", "gradients", "optimizer"))
-    auto = task.how == "auto" and large > SHARED_OUT * (gpus.gib or USUAL) * 2**30
-    return way._replace(sharded=way.gpus > 1 and (task.how == "fsdp" or auto))
+    gpu = (gpus.gib or USUAL) * 2**30
+    sharded = way.gpus > 1 and (task.how == "fsdp" or way.sharded or (task.how == "auto" and large > SHARED_OUT * gpu))
+    tight = large / way.gpus + task.nets[0].weights(task.optimizer) + task.anchor > (1 - ACCELERATOR_ROOM) * gpu
+    layers = sharded and (task.gather == "layers" or (task.gather == "auto" and tight))
+    return way._replace(sharded=sharded, layers=layers)
 
 
 def _ways(task: Task, way: Way, gpus: Gpus) -> Iterator[Way]:
@@ -288,10 +310,10 @@ def _ways(task: Task, way: Way, gpus: Gpus) -> Iterator[Way]:
         sizes = [size for size in range(share, 0, -1) if share % size == 0 and size <= (way.micro or share)]
         for again in (False, True) if not way.again else (True,):
             for size in sizes:
-                tried = _spread(task, Way(count, False, size, again), gpus)
-                yield tried
-                if count > 1 and not tried.sharded and task.how != "ddp":
-                    yield tried._replace(sharded=True)
+                tried = Way(count, micro=size, again=again)
+                yield (first := _spread(task, tried, gpus))
+                if count > 1 and not first.sharded and task.how != "ddp":
+                    yield _spread(task, tried._replace(sharded=True), gpus)
 
 
 def _typed(other: Way, way: Way, task: Task, names: tuple[str, str], kind: str, gpus: Gpus) -> str:
@@ -323,9 +345,9 @@ def sft(stage: Stage, gpus: Gpus) -> Memory | None:
     task = Task(
         (Net(sizes, word, spec["tuning"], rank),), 0.0, training["batch_size"], training["batch_size"], 1,
         spec["max_prompt_tokens"], longest, True, word == 2, _drops(sizes, training), training["optimizer"], EVALUATED,
-        room({}, gpus), _how(stage),
+        room({}, gpus), _how(stage), gather=_asked(stage, "gather"),
     )  # fmt: skip
-    way = Way(1, False, training["micro_batch_size"], training["gradient_checkpointing"])
+    way = Way(micro=training["micro_batch_size"], again=training["gradient_checkpointing"])
     return trained(task, way, ("sft.micro_batch_size", "sft.gradient_checkpointing"), stage.kind, gpus)
 
 
@@ -341,7 +363,7 @@ def reward(stage: Stage, gpus: Gpus) -> Memory | None:
         2 if spec["objective"] == "pairwise" else 1, *limits(rm, Tokens()), False, word == 2, _drops(sizes, training),
         training["optimizer"], 0, 0.0, _how(stage),
     )  # fmt: skip
-    way = Way(1, False, training["micro_batch_size"], training["gradient_checkpointing"])
+    way = Way(micro=training["micro_batch_size"], again=training["gradient_checkpointing"])
     here = "rm_backbone.training"
     return trained(task, way, (f"{here}.micro_batch_size", f"{here}.gradient_checkpointing"), stage.kind, gpus)
 
@@ -355,9 +377,10 @@ def align(stage: Stage, gpus: Gpus) -> Memory | None:
     assert trains(settings)  # no other asks for this stage
     policy = Net(sizes, word, spec["tuning"], (spec["lora"] or {}).get("r", 0))
     half = WORD.get(spec.get("precision") or "", word if policy.tuning != "full" else 4) == 2
-    task = aligned(settings, policy, half, spec["max_prompt_tokens"], spec["max_new_tokens"], _scorer(stage),
-                   room({}, gpus), _how(stage))  # fmt: skip
-    way = Way(1, False, spec["optimizer"].get("micro_batch_size"), bool(spec.get("gradient_checkpointing")))
+    others, scorer = _scorer(stage)
+    task = aligned(settings, policy, half, spec["max_prompt_tokens"], spec["max_new_tokens"], others, room({}, gpus),
+                   _how(stage))._replace(gather=_asked(stage, "gather"), scorer=scorer)  # fmt: skip
+    way = Way(micro=spec["optimizer"].get("micro_batch_size"), again=bool(spec.get("gradient_checkpointing")))
     if not hasattr(settings, "micro_batch_size"):  # an optimizer that reads its batch at once
         return Memory(worst(task, way), gpus, checkpoints(task))
     return trained(task, way, ("optimizer.micro_batch_size", "policy.gradient_checkpointing"), stage.kind, gpus)
@@ -462,10 +485,12 @@ def _is_network(stage: Stage | None) -> bool:
     return stage is not None and stage.kind == "reward" and budget(stage) is not None
 
 
-def _scorer(stage: Stage) -> float:
-    """Bytes of the reward model that a policy is trained against."""
+def _scorer(stage: Stage) -> tuple[float, float]:
+    """Bytes of the reward model that trains a policy: of one that every process has; of one that they can share."""
     model = sized(stage.parents["reward"]) if _is_network(stage.parents.get("reward")) else None
-    return 0.0 if model is None else float(model[1] * model[0].trunk)
+    weights = 0.0 if model is None else float(model[1] * model[0].trunk)
+    alone = "pool" in stage.parents or (model is not None and model[0].family == "encoder")
+    return (weights, 0.0) if alone else (0.0, weights)
 
 
 def _how(stage: Stage) -> str:
@@ -475,7 +500,12 @@ def _how(stage: Stage) -> str:
     if follows["optimizer"] not in ("adamw", "adafactor"):
         return "ddp"
     scaled = stage.kind != "align" and base is not None and base.spec["dtype"] == "float16"  # a policy's losses are not
-    return "ddp" if scaled or own["tuning"] == "qlora" else str(stage.spec.get(WHERE, {}).get("parallel", "auto"))
+    return "ddp" if scaled or own["tuning"] == "qlora" else _asked(stage, "parallel")
+
+
+def _asked(stage: Stage, name: str) -> str:
+    """A setting of how processes share a policy."""
+    return str(stage.spec.get(WHERE, {}).get(name, "auto"))
 
 
 def _drops(sizes: Sizes, training: Mapping[str, Any]) -> bool:

@@ -141,9 +141,10 @@ def data_of(task: Task, langs: tuple[str, ...], use: Use) -> dict[str, Any]:
 
 def shared_out(data: dict[str, Any], policy: Policy) -> dict[str, Any]:
     """`data_of` a training, with how several processes share its weights, where that is asked for."""
-    if not isinstance(policy, LanguageModel) or policy.parallel == "auto":
+    if not isinstance(policy, LanguageModel):
         return data
-    return data | {WHERE: data.get(WHERE, {}) | {"parallel": policy.parallel}}
+    asked = {name: how for name in ("parallel", "gather") if (how := getattr(policy, name)) != "auto"}
+    return data | {WHERE: data.get(WHERE, {}) | asked} if asked else data
 
 
 def held_out(objective: str) -> Use:

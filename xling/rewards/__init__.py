@@ -132,10 +132,14 @@ Scores = Callable[[Sequence[Prompt], Sequence[Sequence[str]]], list[list[float]]
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores texts. `cut` counts prompts and responses that are longer than the model's limits; None: it has none."""
+    """Scores texts. `cut` counts prompts and responses that are longer than the model's limits; None: it has none.
+
+    net: a network that scores, if it is one that several processes can share out.
+    """
 
     score: Scores
     cut: Callable[[Iterable[Prompt], Iterable[str]], dict[str, int]] | None = None
+    net: Any = None
 
 
 @dataclass(frozen=True)
@@ -276,4 +280,5 @@ def text_scorer(model: Any) -> Scorer:
         lambda prompts, responses: count_cut(
             model.tokenizer, (p.reward_text for p in prompts), responses, model.rooms()
         ),
+        model if getattr(model, "kind", "") == "language_model" else None,
     )

@@ -20,7 +20,7 @@ from xling.jsonfiles import write_json
 from xling.measures.language import in_language
 from xling.measures.words import repetition
 from xling.models import parallel
-from xling.models.load import load_policy
+from xling.models.load import DTYPES, load_policy
 from xling.models.sampling import Sampling, sample_chunk
 from xling.models.sizes import WATCHED_TOGETHER
 from xling.models.states import kl_along, of_tokens, predicting_states, responses_of
@@ -43,18 +43,20 @@ LEAST_SPREAD = 1e-9  # standard deviation of rewards
 
 @dataclass(frozen=True)
 class Models:
-    """The policy and what it is held to, which several processes may share."""
+    """The policy, what it is held to and the reward model, which several processes may share."""
 
     policy: Any
     spread: Any  # what the policy is reached through
     reference: Any
+    scorers: tuple[Any, ...] = ()  # the network of the reward model, where it is shared out
 
-    def whole(self, call: Callable[[], T]) -> T:
-        """`call` while every process has all weights of both: it samples, and processes need not keep step."""
-        with parallel.gathered(self.spread), parallel.gathered(self.reference), torch.no_grad():
-            if self.reference is self.policy:
-                return parallel.through(self.spread, lambda _: call())
-            return parallel.through(self.spread, lambda _: parallel.through(self.reference, lambda _: call()))
+    def scoring(self, call: Callable[[], T]) -> T:
+        """`call`, which asks the reward model, and in which processes need not keep step."""
+        return parallel.apart(self.scorers, call)
+
+    def apart(self, call: Callable[[], T]) -> T:
+        """`call`, which samples and reads both, and in which processes need not keep step."""
+        return parallel.apart([self.spread] if self.reference is self.policy else [self.spread, self.reference], call)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,11 @@ def run(context: Context) -> None:
     train, validation = (_texts(spec, tokenizer, policy, split) for split in ("train", "validation"))
     sides = spec.rm_truncation_side, spec.truncation_side
     request = Request(spec.task, spec.seed, *sides, spec.max_prompt_tokens, numbered=False)
-    score = text_scores(context, spec.rm, spec.reading, request)
+    scorer = text_scores(context, spec.rm, spec.reading, request)
+    # Where weights leave no room it is shared out too, but for pools, which processes score in blocks of their own.
+    if how == "layers" and scorer.net is not None and "pool" not in context.parents:
+        models = replace(models, scorers=(parallel.spread(scorer.net.requires_grad_(False), how),))
+    score = scorer.score
     scale = _scale(spec, models, train, score)
     validate = Validation(spec, models, _first(validation, settings.eval_prompts), score, scale)
     problem = Problem(
@@ -93,7 +99,7 @@ def run(context: Context) -> None:
         tokenizer,
         train.names(),
         train.ids,
-        _reward(train, score, scale, settings, ends(tokenizer)),
+        _reward(train, models, score, scale, settings, ends(tokenizer)),
         spec.max_new_tokens,
         spec.seed,
         Watch(
@@ -131,7 +137,7 @@ def run(context: Context) -> None:
 
 
 def _models(context: Context, spec: AlignSpec, settings: PolicyTraining) -> tuple[Models, Any, str]:
-    """Policy and reference, the policy's tokenizer, and how they are shared out: ddp or fsdp.
+    """Policy and reference, the policy's tokenizer, and how they are shared out: ddp, fsdp or layers.
 
     Each is shared out before the next is read: a process has room for one whole model beside its shares.
     """
@@ -142,7 +148,10 @@ def _models(context: Context, spec: AlignSpec, settings: PolicyTraining) -> tupl
     check_processes(settings, parallel.world_size(), encoder_decoder, asked)
     parallel.join(policy.device)
     trl = by_trl(settings, encoder_decoder)  # accelerate spreads it then
-    how = "ddp" if trl else parallel.chosen(asked, policy, settings.optimizer, held_by(settings).values)
+    word = DTYPES[spec.precision or "float32"].itemsize if spec.lora is None else 0  # of the reference's weights
+    held, gather = word * sum(weight.numel() for weight in policy.parameters()), spec.where.get("gather", "auto")
+    values = held_by(settings).values
+    how = "ddp" if trl else parallel.chosen(asked, policy, settings.optimizer, values, gather, held)
     spread = whole if trl else parallel.spread(whole, how)
     if spec.lora is not None:
         return Models(policy, spread, policy), tokenizer, how  # its adapters are switched off
@@ -182,9 +191,7 @@ def _pool(context: Context, train: Texts, score: Scores) -> Pool | None:
     size, most = max(1, PROMPTS // processes), -(-len(pool) // processes)
     scored = zip((train.prompts[i] for i in parallel.share(numbers)), own, strict=True)
     name, rounds = "ranking", 0
-    if (
-        processes > 1
-    ):  # each has blocks of its own, perhaps one less than another, and they ask whether to stop together
+    if processes > 1:  # each has blocks of its own, perhaps one less than others, and they ask together whether to stop
         name, rounds = f"ranking-{parallel.rank()}-of-{processes}", -(-most // size)
     paths = kept_arrays(context, name, blocks_of(scored, size), make, len(own), rounds)
     rows = parallel.joined([row for path in paths for row in read_arrays(path)[0].tolist()])
@@ -217,11 +224,15 @@ def _scale(spec: AlignSpec, models: Models, train: Texts, score: Scores) -> tupl
                 drawn += sample_chunk(models.reference, train.tokenizer, names, ids, how)
         return drawn
 
-    rewards, drawn = list[float](), models.whole(sampled)
-    for start in range(0, len(chosen), together):
-        some = slice(start, start + together)
-        rewards += [row[0] for row in score([train.prompts[i] for i in chosen[some]], train.said(drawn[some]))]
-    rewards = parallel.joined(rewards)
+    def scored() -> list[float]:
+        rewards: list[float] = []
+        for start in range(0, len(chosen), together):
+            some = slice(start, start + together)
+            rewards += [row[0] for row in score([train.prompts[i] for i in chosen[some]], train.said(drawn[some]))]
+        return rewards
+
+    drawn = models.apart(sampled)
+    rewards = parallel.joined(models.scoring(scored))
     mean, spread = float(np.mean(rewards)), float(np.std(rewards))
     if not spread > LEAST_SPREAD:  # also if it is no number
         raise StageError(
@@ -232,13 +243,18 @@ def _scale(spec: AlignSpec, models: Models, train: Texts, score: Scores) -> tupl
 
 
 def _reward(
-    train: Texts, score: Scores, scale: tuple[float, float], settings: PolicyTraining, stops: Sequence[int]
+    train: Texts,
+    models: Models,
+    score: Scores,
+    scale: tuple[float, float],
+    settings: PolicyTraining,
+    stops: Sequence[int],
 ) -> Reward:
     """Standardised rewards of responses to training prompts, less the penalty for one that never ended."""
     penalty, (mean, spread) = settings.eos_penalty(), scale
 
     def reward(numbers: Sequence[int], responses: Sequence[Sequence[Ids]]) -> list[list[float]]:
-        found = score([train.prompts[i] for i in numbers], train.said(responses))
+        found = models.scoring(lambda: score([train.prompts[i] for i in numbers], train.said(responses)))
         return [
             [(value - mean) / spread - penalty * (ids[-1] not in stops) for value, ids in zip(*both, strict=True)]
             for both in zip(found, responses, strict=True)
@@ -281,8 +297,8 @@ class Validation:
                     entropy.extend(entropies(policy, ids[cut], said, tokenizer.pad_token_id))
                 drawn.extend(some)
 
-        self.models.whole(measured)
-        scored = self.score(prompts, texts.said(drawn)) if prompts else []
+        self.models.apart(measured)
+        scored = self.models.scoring(lambda: self.score(prompts, texts.said(drawn)) if prompts else [])
         drawn, kl, entropy = parallel.joined(drawn), parallel.joined(kl), parallel.joined(entropy)
         rewards, written = np.array([row[0] for row in parallel.joined(scored)]), texts.said(drawn)
         row = {

@@ -22,7 +22,7 @@ from xling.jsonfiles import read_json, write_json
 from xling.models.encoder import knows
 from xling.results.samples import Array, ragged
 from xling.results.specs import ScoreSpec
-from xling.rewards import REWARDS, FeatureScorer, Request, RewardSettings, Scorer, Scores, encoder_of
+from xling.rewards import REWARDS, FeatureScorer, Request, RewardSettings, Scorer, encoder_of
 from xling.rewards.heads import blocks_of as features_of
 from xling.rewards.heads import score_rows
 from xling.rewards.settings import RewardModel
@@ -105,21 +105,21 @@ def loaded(context: Context, rm: RewardModel, request: Request) -> Scorer | Feat
     return load(context, rm, request)
 
 
-def text_scores(context: Context, rm: RewardModel, reading: Mapping[str, Any], request: Request) -> Scores:
-    """A reward model as a function of texts, also one that is linear in features, for those who train against it.
+def text_scores(context: Context, rm: RewardModel, reading: Mapping[str, Any], request: Request) -> Scorer:
+    """A reward model that scores texts, also where it is linear in features, for those who train against it.
 
     reading: what the frozen model of such a head reads, as in the spec of its features.
     """
     scorer = loaded(context, rm, request)
     if isinstance(scorer, Scorer):
-        return scorer.score
+        return scorer
     read, predict = reader_of(context.parents.get("lm"), reading), scorer.predict
 
     def score(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
         flat = iter(predict(read.blocks([p.reward_text for p in prompts], responses)).tolist())
         return [[next(flat) for _ in row] for row in responses]
 
-    return score
+    return Scorer(score)
 
 
 def _cut_of(context: Context) -> dict[str, dict[str, int]]:

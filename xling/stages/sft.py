@@ -71,6 +71,7 @@ def run(context: Context) -> None:
         context.stopping,
         loading(context.parents["base"]).dtype,
         spec.where.get("parallel", "auto"),
+        spec.where.get("gather", "auto"),
         samples=True,
     )
     model = store_trained(context.parents["base"], context.out, model, tokenizer, spec.lora)
@@ -153,7 +154,7 @@ def seq2seq_loss(model: Any, batch: Batch) -> Tensor:
     counted = target != -100
     if batch["labels"].numel() > tokens_at_once(model):
         return _in_chunks(model, hidden_states(model, _read(batch))[:, :-1][counted], target[counted])
-    logits = model(**_read(batch), use_cache=False).logits[:, :-1]
+    logits = logits_of(model, hidden_states(model, _read(batch)))[:, :-1]
     return cross_entropy(logits[counted].float(), target[counted])
 
 
