@@ -39,8 +39,12 @@ class Unit(nn.Module):
 
 
 def tables_apart(model: nn.Module) -> set[nn.Parameter]:
-    """The weights of word embeddings and LM head, which have been shared out: in one where they are the same."""
-    inside = outermost(model)
+    """The weights of word embeddings and LM head, which have been shared out: in one where they are the same.
+
+    A value model that reads the policy's states has neither.
+    """
+    if (inside := outermost(model)) is None:
+        return set()
     table, head = inside.get_input_embeddings(), inside.get_output_embeddings()
     heads = {id(head.weight)} if head is not None else set()
     weights: dict[int, Any] = {
@@ -150,6 +154,6 @@ def parts_of(model: nn.Module) -> list[Part]:
     return found
 
 
-def outermost(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside."""
-    return next(part for part in model.modules() if isinstance(part, PreTrainedModel))
+def outermost(model: nn.Module) -> PreTrainedModel | None:
+    """The transformers model inside, if there is one."""
+    return next((part for part in model.modules() if isinstance(part, PreTrainedModel)), None)

@@ -215,7 +215,7 @@ class Fitting:
         precision: str,
         share: int,
         how: str,
-        gather: str,
+        gather: str = "whole",
     ) -> None:
         self.device = next(model.parameters()).device
         if precision == "float16" and self.device.type == "cpu":
