@@ -143,9 +143,9 @@ def test_what_is_to_be_typed_is_not_refused() -> None:
     """16 responses a prompt: 8 processes, which would do, cannot share a step's 4 prompts."""
     for k, processes in ((8, "8"), (16, "")):
         own = memory.aligned(
-            RLOO(trainer="own", k=k, batch_size=64), Net(QWEN, 2), True, 1024, 512, 0.0, 20 * GIB, "auto"
+            RLOO(trainer="own", k=k, batch_size=64), Net(QWEN, 2), True, 1024, 512, 0.0, 12 * GIB, "auto"
         )
-        told = trained(own, Way(), NAMES, "align", Gpus(1, 80, more=True)).setting
+        told = trained(own, Way(), NAMES, "align", Gpus(1, 48, more=True)).setting
         assert told.partition("align.tasks_per_node=")[2][:1] == processes
 
 
