@@ -121,6 +121,9 @@ def test_what_another_grid_starts_from_stays(tmp_path: Path) -> None:
     planned(tmp_path, grid(["en"], ["en"], base={"where": {"models": models}}), "other").write()
     ran(planned(tmp_path, grid(["de"], ["de"])))
     assert held(first) == {"sft[de]"}
+    (tmp_path / "grids" / "one" / "plan.json").unlink()
+    gone = {(item.path.parent.name, item.path.name) for item in garbage(Store(tmp_path))}
+    assert ("sft", sft.key) not in gone and "reward" in {kind for kind, _ in gone}
 
 
 def test_a_plan_that_cannot_be_read_keeps_everything(tmp_path: Path) -> None:
@@ -189,6 +192,7 @@ def test_making_all_anew_drops_nothing_that_is_still_to_be_read_again(tmp_path: 
 def test_the_setting() -> None:
     assert dropped_kinds("all", TRAINING) == [] and dropped_kinds("none", TRAINING) == ["sft", "reward"]
     assert dropped_kinds(["sft"], TRAINING) == ["reward"] == dropped_kinds("sft", TRAINING)
-    for wrong, hint in ((None, "null"), (["sfd"], "Did you mean 'sft'"), ("nome", "Did you mean 'none'"), (7, "=7")):
-        with pytest.raises(ConfigError, match=rf"{hint}.*|keep_weights=.*{hint}"):
+    for wrong, shown, hint in ((None, "null", "none"), (["sfd"], r"\[sfd\]", "sft"), ("nome", "nome", "none"), (7, "7", "")):
+        last = rf"Did you mean '{hint}'\?" if hint else r"such as keep_weights=\[sft\]\."
+        with pytest.raises(ConfigError, match=rf"keep_weights={shown} does not fit.*{last}$"):
             dropped_kinds(wrong, TRAINING)

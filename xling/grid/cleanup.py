@@ -16,7 +16,7 @@ from xling.console import age, size
 from xling.errors import ConfigError, StoreError
 from xling.grid import claim, files, host
 from xling.grid.files import files_below
-from xling.grid.records import Failure, PlannedStage, chosen_grid, grids, read, read_grid, read_sheet
+from xling.grid.records import Failure, PlanFile, chosen_grid, grids, read, read_grid, read_sheet
 from xling.grid.store import Damaged, Listing, Store
 
 
@@ -102,9 +102,12 @@ def _garbage(store: Store, names: Iterable[str], timeout: float, busy: Set[str])
     needed: dict[str, set[str]] = {}
     labels: dict[str, str] = {}
     for name in names:
-        for stage in _stages(store, name):
+        plan = _plan(store, name)
+        for stage in plan.stages if plan else ():
             needed.setdefault(stage.kind, set()).add(stage.key)
             labels[stage.key] = stage.label
+        for start in plan.starts if plan else ():  # policy.checkpoint=outputs/stages/sft/KEY
+            needed.setdefault(start.kind, set()).add(start.key)
     found: list[tuple[Path, str, str]] = []
     for kind in store.kinds():
         for name, why in _of_kind(store, kind, needed.get(kind, set()), timeout, busy):
@@ -117,14 +120,14 @@ def _garbage(store: Store, names: Iterable[str], timeout: float, busy: Set[str])
     return list(sized(found))
 
 
-def _stages(store: Store, name: str) -> Sequence[PlannedStage]:
-    """Of a grid's plan; none if somebody has deleted the grid meanwhile."""
+def _plan(store: Store, name: str) -> PlanFile | None:
+    """A grid's; None if somebody has deleted the grid meanwhile."""
     try:
-        return read_grid(store, name).stages
+        return read_grid(store, name)
     except (ConfigError, StoreError):
         if os.path.lexists(store.grid_folder(name) / "plan.json"):
             raise
-        return ()
+        return None
 
 
 def _label(path: Path) -> str:

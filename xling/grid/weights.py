@@ -38,9 +38,9 @@ def dropped_kinds(value: Any, kinds: Mapping[str, Kind]) -> list[str]:
         )
         shown = "null" if value is None else str(value).replace("'", "").replace(" ", "")
         raise ConfigError(
-            f"keep_weights={shown} does not fit: allowed are all, none, and a list of kinds of stages that keep their "
-            f"weights, of {', '.join(known)}.{did_you_mean(wrong, ['all', 'none', *known])} Type "
-            f"keep_weights=[{','.join(known[:-1])}]."
+            f"keep_weights={shown} does not fit: type all, none, or a list of kinds of stages that keep their weights, "
+            f"of {', '.join(known)}, such as keep_weights=[{','.join(known[:-1])}]."
+            f"{did_you_mean(wrong, ['all', 'none', *known])}"
         )
     return [name for name in known if name not in kept]
 
