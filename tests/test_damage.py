@@ -332,4 +332,5 @@ def test_a_command_that_is_refused_drops_nothing(root: Path) -> None:
     with claim.running(plan_of(others, "toy_stages")), pytest.raises(ConfigError, match="name=g is taken"):
         launched(root, "keep_weights=none")
     assert len(list(root.glob("stages/*/*/weights.bin"))) == 4
-    assert launched(root, "keep_weights=none") == 0 and not list(root.glob("stages/*/*/weights.bin"))
+    for more in ([], ["mode=force"]):
+        assert launched(root, "keep_weights=none", *more) == 0 and not list(root.glob("stages/*/*/weights.bin"))

@@ -26,7 +26,7 @@ from xling.grid.estimate import Speed, in_processes, rates_from
 from xling.grid.plan import Plan, make_plan, needs_of, replaced, too_large
 from xling.grid.stage import Gpus
 from xling.grid.store import Store
-from xling.grid.weights import dropped_kinds
+from xling.grid.weights import drop_of, dropped_kinds
 from xling.judges import judges_its_own
 from xling.measures.own import located, own_measure
 from xling.models.checkpoints import chat_template
@@ -206,6 +206,8 @@ def launch(cells: Cells, catalogue: str, launcher: str, values: Mapping[str, Any
                 check_own(plan.store, plan.name, digest)
                 code = fold(plan.store, plan.name, work.tracking, heal=_heals(plan) and heals < HEALS)
             if code is not None:
+                if plan.mode == "force":
+                    drop_of(plan.store, plan.kinds, plan.name)
                 return code or ended.exit_code
             plan, heals = _healing(plan, catalogue, "cached" if ended.failures else "retry"), heals + 1
     return ended.exit_code if ended.wait is None else _shown_after(ended.wait, plan)

@@ -84,6 +84,30 @@ def test_what_a_later_command_reads_is_trained_again(tmp_path: Path) -> None:
     assert planned(tmp_path, grid(["de"], ["tr"])).to_run == []
 
 
+def test_a_result_stays_until_its_weights_are_trained_again(tmp_path: Path) -> None:
+    """A training that never ends costs no figure, and no grid that needs no weights a training."""
+    ran(planned(tmp_path, grid(["de"], ["tr"])))
+    failing = grid(["de"], ["tr", "de"], pool_de={"do": "raise no"})
+    more, store = planned(tmp_path, failing, "more"), Store(tmp_path)
+    sft = next(stage for stage in more.to_run if stage.label == "sft[de]")
+    more.write()
+    more.clear_lost()  # and killed
+    aside = Path(store.beside("sft", sft.key, ".weightless"))
+    assert store.state("sft", sft.key) == "missing" and (aside / "result.json").exists() and garbage(store) == []
+    assert {stage.label for stage in planned(tmp_path, failing, "more").to_run} == {s.label for s in more.to_run}
+    path, who = store.beside("sft", sft.key, ".claim"), host.this_process()
+    first = planned(tmp_path, grid(["de"], ["tr"]))
+    assert first.to_run == [] and claim.take(path, who) is None
+    first.clear_lost()
+    assert aside.exists()  # somebody trains it
+    claim.release(path, who)
+    assert ran(first) == set() and store.dropped("sft", sft.key) and not aside.exists()
+    again = planned(tmp_path, failing, "more")
+    again.clear_lost()
+    run_local(again, CATALOGUE, workers=1, show=False)
+    assert held(again) >= {"sft[de]"} and not aside.exists()
+
+
 @pytest.mark.parametrize("mode", ["cached", "read-only"])
 def test_stages_that_do_not_run_need_no_weights(tmp_path: Path, mode: str) -> None:
     ran(planned(tmp_path, grid(["de"], ["tr"])))
@@ -192,7 +216,12 @@ def test_making_all_anew_drops_nothing_that_is_still_to_be_read_again(tmp_path: 
 def test_the_setting() -> None:
     assert dropped_kinds("all", TRAINING) == [] and dropped_kinds("none", TRAINING) == ["sft", "reward"]
     assert dropped_kinds(["sft"], TRAINING) == ["reward"] == dropped_kinds("sft", TRAINING)
-    for wrong, shown, hint in ((None, "null", "none"), (["sfd"], r"\[sfd\]", "sft"), ("nome", "nome", "none"), (7, "7", "")):
+    for wrong, shown, hint in (
+        (None, "null", "none"),
+        (["sfd"], r"\[sfd\]", "sft"),
+        ("nome", "nome", "none"),
+        (7, "7", ""),
+    ):
         last = rf"Did you mean '{hint}'\?" if hint else r"such as keep_weights=\[sft\]\."
         with pytest.raises(ConfigError, match=rf"keep_weights={shown} does not fit.*{last}$"):
             dropped_kinds(wrong, TRAINING)

@@ -140,10 +140,13 @@ def several(plain_cluster: Cluster, tmp_path: Path) -> Toy:
 
 
 def test_weights_that_all_have_read_go_and_come_again(toy: Toy) -> None:
-    """keep_weights=none: by the task that ends the last reader; with a target more some that read them are to run."""
-    for targets in (("de",), ("de", "en")):
+    """keep_weights=none: by the task that ends the last reader; with a target more some that read them are to run.
+
+    Where all are made anew by the last job, as readers of before count for done.
+    """
+    for targets, mode in ((("de",), "retry"), (("de", "en"), "retry"), (("de", "en"), "force")):
         toy.targets = targets
-        toy.launch("keep_weights=none")
+        toy.launch("keep_weights=none", f"mode={mode}")
         toy.finish()
         assert not list(toy.root.glob("stages/*/*/weights.bin")) and not toy.leftovers()
     assert "Weights were dropped on purpose (keep_weights) of 2 sft, 2 reward." in toy.xling("status", toy.name)

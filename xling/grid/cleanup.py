@@ -160,6 +160,9 @@ def _of_kind(store: Store, kind: str, needed: set[str], timeout: float, busy: Se
     for key in sorted(listing.partial - held):
         if key in listing.results or key not in needed:
             yield f"{key}.partial", "scratch that nothing goes on from"
+    for key in sorted(listing.weightless - held):
+        if key in listing.results or key not in needed:
+            yield f"{key}.weightless", "result without its weights, which are trained again"
     yield from _unneeded(listing, needed | held)
 
 

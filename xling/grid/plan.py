@@ -198,12 +198,19 @@ class Plan:
         return total, max(max(lengths.values(), default=0.0), total / workers if workers else 0.0)
 
     def clear_lost(self) -> None:
-        """Remove results that hold no longer, so that every runner takes them for missing."""
+        """Remove results that hold no longer, so that every runner takes them for missing.
+
+        Those whose weights are to be trained again are put by until they are, and put back where they need not be.
+        """
+        by = {kind: self.store.listing(kind).weightless for kind in self.estimates}
         for key, step in self.steps.items():
-            if step.reason.startswith(DROPPED) and not self.store.dropped(step.stage.kind, key):
-                continue  # somebody has trained it again since
-            if step.lost and step.state == "run" and (name := self.store.set_aside(step.stage.kind, key)) is not None:
-                shutil.rmtree(self.store.kind_folder(step.stage.kind) / name, ignore_errors=True)
+            kind = step.stage.kind
+            if step.state == "cached" and key in by[kind]:
+                self.store.put_back(kind, key)
+            elif step.state == "run" and step.reason.startswith(DROPPED):
+                self.store.put_by(kind, key)
+            elif step.state == "run" and step.lost and (name := self.store.set_aside(kind, key)) is not None:
+                shutil.rmtree(self.store.kind_folder(kind) / name, ignore_errors=True)
 
     def print(self, console: Console | None = None, workers: int = 1, said: str = "", every: bool = False) -> None:
         """The dry-run table: stages by kind, reasons, cost, what was left out; `said`: of the workers.
@@ -414,6 +421,8 @@ def _status(store: Store, stage: Stage, listing: Listing, kind: Kind | None) -> 
         status = store.check(stage.kind, stage.key)
         lost = kind.lost(store.folder(stage.kind, stage.key)) if status.state == "done" and kind and kind.lost else ""
         return Status("lost", lost) if lost else status
+    if stage.key in listing.weightless and (done := store.without_weights(stage.kind, stage.key)) is not None:
+        return Status("done", "", done)
     if stage.key in listing.failed:
         return Status("failed", store.failure(stage.kind, stage.key) or "")
     return Status("missing")

@@ -6,6 +6,7 @@
                         <key>.partial/<process>/  scratch of a stage that has not succeeded yet
                         <key>.tmp-<process>/ a result in the making
                         <key>.damaged-<n>/   a result that changed after it was published: never used
+                        <key>.weightless/    a result without its weights, until it has been made again with them
                         doubles.jsonl        results made a second time and dropped
     <root>/logs/<kind>/<key[:12]>.log        what the stage printed, attempt after attempt
     <root>/code/<digest>/                    code that jobs of a cluster run (runners/slurm/snapshot.py)
@@ -60,6 +61,7 @@ class Listing:
     failed: set[str] = field(default_factory=set)
     claimed: set[str] = field(default_factory=set)
     partial: set[str] = field(default_factory=set)
+    weightless: set[str] = field(default_factory=set)
     leftovers: list[str] = field(default_factory=list)  # <key>.tmp-*, .old-*, .stale-*
     damaged: list[str] = field(default_factory=list)  # <key>.damaged-*
 
@@ -75,6 +77,8 @@ class Listing:
             self.claimed.add(key)
         elif suffix == "partial":
             self.partial.add(key)
+        elif suffix == "weightless":
+            self.weightless.add(key)
         elif suffix.startswith("damaged-"):
             self.damaged.append(name)
         elif suffix.startswith(("tmp-", "old-", "stale-")):
@@ -341,6 +345,24 @@ class Store:
             (folder / name).unlink(missing_ok=True)
         return sum(fact.size for fact in gone.values())
 
+    def put_by(self, kind: str, key: str) -> None:
+        """Move a result whose weights were dropped out of the way, until `publish` has it with weights again."""
+        if self.dropped(kind, key):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(self.folder(kind, key), self.beside(kind, key, ".weightless"))
+
+    def without_weights(self, kind: str, key: str) -> Done | None:
+        """The marker of what was `put_by`."""
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            return read(Done, self.beside(kind, key, ".weightless") + "/done.json")
+        return None
+
+    def put_back(self, kind: str, key: str) -> None:
+        """What was `put_by`, where nobody makes it again."""
+        if not os.path.lexists(self.beside(kind, key, ".claim")):
+            with contextlib.suppress(OSError):  # there is a result, or only its owner may
+                os.rename(self.beside(kind, key, ".weightless"), self.folder(kind, key))
+
     # --- making results -----------------------------------------------------------------------------------
 
     def begin(self, kind: str, key: str, who: Process) -> Path:
@@ -431,9 +453,11 @@ class Store:
         files.append_line(self.kind_folder(kind) / "doubles.jsonl", line)
 
     def forget_attempts(self, kind: str, key: str, who: Process | None = None) -> None:
-        """Of a stage that has succeeded: its failures and its scratch. who: made the result."""
+        """Of a stage that has succeeded: its failures, its scratch, and what it was without weights. who: made it."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.beside(kind, key, ".failed.json"))
+        if os.path.lexists(weightless := self.beside(kind, key, ".weightless")):
+            shutil.rmtree(weightless, ignore_errors=True)
         scratch = self.beside(kind, key, ".partial")
         try:
             if who is not None:

@@ -64,6 +64,14 @@ def drop(store: Store, kinds: Mapping[str, Kind], asked: Iterable[Result], now: 
     return freed
 
 
+def drop_of(store: Store, kinds: Mapping[str, Kind], name: str) -> int:
+    """The same of a whole grid, for the end of mode=force: before it, readers of before are done."""
+    with contextlib.suppress(StoreError, ConfigError, OSError):
+        plan = _read(store, name)
+        return drop(store, kinds, [(stage.kind, stage.key) for stage in plan.stages if stage.kind in plan.drops])
+    return 0
+
+
 def keepers(store: Store, now: PlanFile) -> list[str]:
     """Other grids of the root that keep weights which a plan would drop."""
     refs, found = {(stage.kind, stage.key) for stage in now.stages if stage.kind in now.drops}, list[str]()

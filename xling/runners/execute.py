@@ -108,6 +108,8 @@ class Executor:
             return Report("found", key)
         if state == "damaged":
             self.store.set_aside(kind, key)
+        elif state == "weightless":
+            self.store.put_by(kind, key)
         try:
             parents = {role: self.store.load(up.kind, up.key) for role, up in job.sheet.parents.items()}
         except Damaged as damaged:
@@ -125,7 +127,7 @@ class Executor:
             except Damaged:
                 return "damaged"
             if self._weightless(job.sheet.kind, job.key):
-                return "damaged"
+                return "weightless"
         return state
 
     def _weightless(self, kind: str, key: str) -> bool:
@@ -152,7 +154,8 @@ class Executor:
             if not self.heart.ours(self.store.beside(sheet.kind, key, ".claim")):
                 raise StageError("Another runner has taken this stage over, since this one gave no sign of life.")
             record = self._record(sheet.kind, seconds, cpu, attempt)
-            self.store.publish(sheet, key, out, record, self.force, kind.joined)
+            anew = self.force or self._weightless(sheet.kind, key)  # somebody has put it back meanwhile
+            self.store.publish(sheet, key, out, record, anew, kind.joined)
             if kind.joined:
                 drop_silent(self.store.log(sheet.kind, key))
         except BaseException:

@@ -29,6 +29,7 @@ from xling.grid.claim import check_own
 from xling.grid.records import Parent, Sheet, read_sheet
 from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Store
+from xling.grid.weights import drop_of
 from xling.runners import ranks
 from xling.runners.execute import Executor, Job, Report, load_catalogue, load_named, record_failure
 from xling.runners.slurm import cluster, record
@@ -647,6 +648,8 @@ class Runner:
         if not callable(fold):
             raise StageError(f"'{submission.fold}' cannot be called: the results are there, and nothing folds them.")
         code = fold(Store(self.store.root), submission.grid, submission.tracking)
+        if submission.force:
+            drop_of(self.store, load_catalogue(submission.catalogue), submission.grid)
         self._note(Event("end"))
         if states is not None and all(not one.alive or one.state == "COMPLETING" for one in states.values()):
             record.note_state(self.filed.folder, "finished")  # others may not be able to see that
