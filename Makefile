@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-INSTALL := $(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,encoder,gguf,lora,wandb]'
+INSTALL := $(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,encoder,gguf,lora,tensorboard,wandb]'
 
 .DELETE_ON_ERROR:
 .PHONY: help setup demo grid controls human-judgements optimizers paper-tiny real-model gpu-check test test-slurm nightly lint base clean

@@ -355,7 +355,7 @@ TOY = ("hydra.launcher.catalogue=toy_stages", "source_lang=en,tr", "target_lang=
 
 def test_the_skeleton_of_a_tracker_is_given_each_run_of_a_grid_once(tmp_path: Path) -> None:
     install(tmp_path, "tracker", skeleton("A tracker", "python"), "")
-    tracked = ("tracking.name=mine", "tracking.project=p", "hydra.launcher.workers=1")
+    tracked = ("tracking.name=mine", "tracking.project=p", "tracking.runs=stages", "hydra.launcher.workers=1")
     for _ in range(2):
         done = launch(tmp_path, *TOY, *tracked)
         assert done.returncode == 0 and "JSON lines (offline): " in done.stderr, done.stderr
@@ -369,7 +369,10 @@ def test_the_skeleton_of_a_tracker_is_given_each_run_of_a_grid_once(tmp_path: Pa
     assert grid["grid"] == "g" and {"matrix", "stages"} <= grid["tables"].keys()
     assert "source_lang" in grid["tables"]["matrix"]
     refused = launch(tmp_path, *TOY, "tracking.name=nobody")
-    assert refused.returncode == 2 and "tracking.name=nobody is unknown. Allowed: mine, wandb." in refused.stderr
+    assert (
+        refused.returncode == 2
+        and "tracking.name=nobody is unknown. Allowed: mine, tensorboard, wandb." in refused.stderr
+    )
 
 
 def test_the_skeleton_of_a_launcher_fills_a_grid(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def wandb(options: argparse.Namespace, store: Store) -> int:
     from xling.tracking import dashboard
 
     name = chosen_grid(store, options.grid)
-    asked = {key: getattr(options, key) for key in ("mode", "project", "entity", "artifacts")}
+    asked = {key: getattr(options, key) for key in ("mode", "project", "entity", "artifacts", "runs")}
     for sentence in dashboard.run(store, name, asked, options.new):
         print(harmless(sentence))
     return 0
@@ -440,6 +440,8 @@ def _add_wandb(saved: argparse.ArgumentParser) -> None:
     saved.add_argument("--project", help="W&B project (default: the one of the last time, else xling)")
     saved.add_argument("--entity", help="W&B team or user (default: the one of the last time, else the account's)")
     saved.add_argument("--artifacts", choices=["none", "references", "files"], help="as tracking.artifacts")
+    saved.add_argument("--runs", choices=["grid", "trained", "cells", "stages"], help="as tracking.runs (default: as "
+                       "the last time, else trained)")  # fmt: skip
     saved.add_argument("--new", action="store_true", help="save a new workspace and report, instead of updating")
 
 

@@ -24,9 +24,12 @@ def fold(store: Store, name: str, tracking: Mapping[str, Any], heal: bool = Fals
         return None
     print_matrix(matrix)
     if tracking["mode"] != "off":
+        from xling.tracking.base import asked_trackers
         from xling.tracking.track import track_grid
 
-        print(f"xling: {track_grid(store.root, name, tracking).sentence()}", file=sys.stderr)
+        for tracker in asked_trackers(tracking):
+            result = track_grid(store.root, name, {**tracking, "name": tracker})
+            print(f"xling: {result.sentence()}", file=sys.stderr)
     for sentence in store.damage():
         print(harmless(f"xling: {sentence}"), file=sys.stderr)
     return int(not store.trusted)

@@ -41,7 +41,7 @@ from xling.results.items import Items
 from xling.runners import LAUNCHERS, Launcher, Work
 from xling.tasks.options import Task, task_module
 from xling.tasks.records import PUBLISHED, absent
-from xling.tracking.base import MODES, TRACKERS
+from xling.tracking.base import MODES, TRACKERS, asked_runs, asked_trackers
 
 FOLD = "xling.folding:fold"  # for jobs of a cluster, which are told as text what to call
 LEFT = 130  # exit code of somebody who has left a grid that goes on
@@ -344,13 +344,15 @@ def _healing(plan: Plan, catalogue: str, mode: str) -> Plan:
 
 
 def _tracking(settings: Any) -> Mapping[str, Any]:
-    """The settings of `tracking`, as the tracker that they name reads them."""
+    """The settings of `tracking`, checked by each tracker that they name."""
     if not isinstance(settings, Mapping):
         typed = "off" if settings is False else "null" if settings is None else settings
-        mode = typed if typed in MODES else "online" if typed is True or typed in TRACKERS.modules() else "off"
-        raise ConfigError(f"tracking={typed} does not fit: it has settings of its own. Type tracking.mode={mode}.")
-    read: dict[str, Any] = to_builtins(TRACKERS[str(settings["name"])].read(settings))
-    return read
+        mode = typed if typed in MODES else "online" if typed is True else "off"
+        chosen = f"name={typed}" if typed in TRACKERS.modules() else f"mode={mode}"
+        raise ConfigError(f"tracking={typed} does not fit: it has settings of its own. Type tracking.{chosen}.")
+    names = asked_trackers(settings)
+    read = [to_builtins(TRACKERS[name].read(settings)) for name in names]
+    return {**settings, **read[0], "name": names, "runs": asked_runs(settings)}
 
 
 def _switch(key: str, value: Any, more: Sequence[str] = ()) -> bool:

@@ -14,7 +14,9 @@ from wandb_file import offline_runs
 from xling.grid.store import Store
 from xling.report.files import csv_bytes, reduce_grid
 from xling.results.plan import read_plan
-from xling.tracking.track import missing, track_grid
+from xling.tracking.base import RUNS
+from xling.tracking.runs import read_result, summary
+from xling.tracking.track import having_runs, missing, track_grid
 from xling.tracking.wandb import choose_mode, destination_of, read
 
 OFFLINE = {"mode": "offline", "project": "probe", "entity": None}
@@ -49,6 +51,11 @@ def tracked(tmp_path_factory):
     second.cell("tr", "de", [0.0, 0.5])
     reduce_grid(root, second.write().name)
     return root, grid, second, matrix, stages, first, track_grid(root, "second", OFFLINE)
+
+
+def used(run):
+    """Names of the artifacts that a run used."""
+    return {name for name, artifact in run.artifacts.items() if artifact.use_after_commit}
 
 
 def of_type(root, job_type):
@@ -94,6 +101,44 @@ def test_runs_are_filtered_by_target_and_grouped_by_seed(tmp_path):
     assert pool.config["target_lang"] == "de" and "source_lang" not in pool.config  # it serves both
 
 
+def test_runs_are_of_what_is_asked_for_and_lineage_leads_from_run_to_run(tmp_path):
+    grid = SyntheticGrid(tmp_path, "seeds")
+    stages = {seed: grid.cell("de", "de", [1.0, 0.5], seed=seed) for seed in (0, 1)}
+    for role in ("sft", "reward", "pool", "baseline"):
+        grid.publish(stages[0][role], {"samples.json": {}})
+    grid.publish(stages[1]["pool"], {"curve.jsonl": b'{"loss": 2.5, "step": 10}\n'})  # it has trained
+    reduce_grid(tmp_path, grid.write().name)
+    plan = read_plan(tmp_path / "grids/seeds")
+    kinds = {runs: having_runs(grid.store, plan, runs) for runs in RUNS}
+    trained = {stages[0]["sft"].key, stages[0]["reward"].key, stages[1]["pool"].key, *(
+        stages[1][role].key for role in ("sft", "reward"))}  # fmt: skip
+    assert (kinds["grid"], kinds["trained"]) == (set(), trained)
+    assert kinds["cells"] == trained | published(grid) and kinds["stages"] == {stage.key for stage in plan.stages}
+
+    settings = {**OFFLINE, "runs": "trained"}
+    first = track_grid(tmp_path, "seeds", settings)
+    assert (first.problem, first.runs, first.written) == ("", "trained", 4)
+    runs = {run.id: run for run in offline_runs(tmp_path)}
+    (folded,) = of_type(tmp_path, "reduce")
+    rows = rows_of(folded.table("cells"))
+    assert [(row["seed"], row["target_lang"], row["status"]) for row in rows] == [
+        ("0", "de", "done"),
+        ("1", "de", "done"),
+    ]
+    for row, cell in zip(rows, plan.cells, strict=True):
+        result = read_result(grid.store, "judge", cell.judge.key)
+        found = summary(result.folder, result.done, result.sheet)
+        for column in ("win_rate", "win_rate_low", "win_rate_high", "prompts"):
+            assert row[column] == found[column]
+    names = {role: f"{stage.kind}-{stage.key}" for role, stage in stages[0].items()}
+    assert used(runs[stages[0]["reward"].key]) == {names["sft"]}
+    assert used(folded) == {names["sft"], names["reward"], f"pool-{stages[1]['pool'].key}"}  # the nearest above
+    assert folded.config["stages"].keys() == {"sft", "reward", "pool"}
+    assert track_grid(tmp_path, "seeds", settings).written == 0
+    assert len(missing(grid.store, plan, destination_of("offline", read(OFFLINE), {}))[0]) == len(
+        done_in(grid, "seeds")) - 3  # all stages, as before there was a choice  # fmt: skip
+
+
 def test_training_curves_are_the_lines_of_the_stage(tracked):
     root, _, _, _, stages, _, _ = tracked
     (sft,) = of_type(root, "sft")
@@ -122,10 +167,6 @@ def test_an_artifact_names_the_files_and_takes_only_spec_and_manifest_along(trac
 def test_lineage_leads_from_sft_over_pool_and_cell_to_the_matrix(tracked):
     root, _, _, _, stages, _, _ = tracked
     names = {role: f"{stage.kind}-{stage.key}" for role, stage in stages.items()}
-
-    def used(run):
-        return {name for name, artifact in run.artifacts.items() if artifact.use_after_commit}
-
     by_id = {run.id: run for run in offline_runs(root)}
     assert used(by_id[stages["pool"].key]) == {names["sft"]}
     assert used(by_id[stages["score"].key]) == {names["reward"], names["pool"], names["baseline"]}
@@ -222,8 +263,7 @@ def test_a_second_grid_shows_the_stages_it_shares_and_writes_only_its_own(tracke
     assert then.written == 3  # score and judge of the new cell, and the reduce run; gold is shared
     reduce_runs = {run.name: run for run in of_type(root, "reduce")}
     shared = {f"judge-{key}" for key in published(grid)}
-    used = {name for name, artifact in reduce_runs["second"].artifacts.items() if artifact.use_after_commit}
-    assert shared < used
+    assert shared < used(reduce_runs["second"])
     assert published(grid) < set(reduce_runs["second"].config["stages"]["judge"])
     for name in shared:
         assert reduce_runs["first"].artifacts[name].digest == reduce_runs["second"].artifacts[name].digest

@@ -42,6 +42,7 @@ TWICE = re.compile(rf"^((?:{'|'.join(PLAIN_GROUPS)})\.[^=]+)=(.+),\2$")  # choic
 # One value for the whole run: two of them would be two grids.
 RUN_SETTINGS = ("controls", "cost", "dry_run", "keep_weights", "measures", "mode", "name", "pairs", "root", "scale",
                 "sweeps", "tracking")  # fmt: skip
+LISTS = ("keep_weights", "measures", "tracking.name")  # that may be several at once
 CHOOSING = ("controls", "pairs", "scale")  # those of them that decide which cells there are
 
 
@@ -288,8 +289,9 @@ def _check_range(override: Override) -> None:
 def _axis(override: Override, options: Options) -> Axis:
     key = override.key_or_group
     if _is_run_setting(key):
+        listed = f", or a list: {key}=[{_line(override).partition('=')[2]}]" if key in LISTS else ""
         raise ConfigError(
-            f"'{_line(override)}': '{key}' holds for the whole run and cannot be swept. Give it one value."
+            f"'{_line(override)}': '{key}' holds for the whole run and cannot be swept. Give it one value{listed}."
         )
     values: dict[str, tuple[AxisValue, str]] = {}
     for item in _items(override):

@@ -2,21 +2,26 @@
 
 A tracker is one module with the hooks below: it is given each finished stage and each folded grid once (runs.py has
 what they hold) and writes them, in a process of its own (track.py), so that no trouble of it is one of the grid's.
-tracking.name=NAME chooses it. An installed package adds one by an entry point of the group `xling.tracker`.
+tracking.name=NAME chooses it, or several: [wandb,NAME]. An installed package adds one by an entry point of the group
+`xling.tracker`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
+from xling.errors import ConfigError, did_you_mean
 from xling.options import Options
 
 if TYPE_CHECKING:
     from xling.tracking.runs import GridRun, StageRun
 
 MODES = ("auto", "online", "offline", "off")  # auto: online if that is possible, else offline
+# What has a run of its own: the grid; and each stage that trains; and each cell, by the stage of its verdicts; and
+# every other stage. Each has what stands before it.
+RUNS = ("grid", "trained", "cells", "stages")
 
 
 class Destination(Struct, frozen=True):
@@ -28,6 +33,7 @@ class Destination(Struct, frozen=True):
     artifacts: str = "references"  # what of a stage's folder goes along: references, files or none
     host: str = ""  # online, of a server of one's own
     tracker: str = "wandb"
+    runs: str = "stages"  # one of RUNS
 
     @property
     def ledger(self) -> str:
@@ -50,6 +56,7 @@ class TrackingResult(Struct, frozen=True):
     entity: str | None = None  # as it was asked for
     team: str | None = None  # online, where the runs went
     title: str = "W&B"  # of the tracker
+    runs: str = ""  # one of RUNS
 
     def sentence(self) -> str:
         """One line for people."""
@@ -88,7 +95,7 @@ class Tracker(Protocol):
 
 TRACKERS: Options[Tracker] = Options(
     "tracker",
-    {"wandb": "xling.tracking.wandb"},
+    {"wandb": "xling.tracking.wandb", "tensorboard": "xling.tracking.tensorboard"},
     hooks={
         "TITLE": "what people call it",
         "read": "its settings from those of conf/config.yaml",
@@ -99,3 +106,27 @@ TRACKERS: Options[Tracker] = Options(
     },
     setting="tracking.name",
 )
+
+
+def asked_trackers(tracking: Mapping[str, Any]) -> list[str]:
+    """The names of the trackers; W&B, where none is named."""
+    asked = tracking.get("name") or "wandb"
+    return list(dict.fromkeys(map(str, [asked] if isinstance(asked, str) else asked)))
+
+
+def asked_runs(tracking: Mapping[str, Any]) -> str:
+    """What has runs: one of RUNS, all where nothing says so, as before there was a choice; else ConfigError."""
+    return one_of("runs", tracking.get("runs") or "stages", RUNS)
+
+
+def read_mode(tracking: Mapping[str, Any]) -> str:
+    """One of MODES; a bare `off` in YAML is false. ConfigError for another."""
+    return one_of("mode", "off" if tracking["mode"] is False else tracking["mode"], MODES)
+
+
+def one_of(key: str, value: Any, known: Sequence[str]) -> str:
+    """A setting of `tracking` with a known value; else ConfigError."""
+    if not isinstance(value, str) or value not in known:
+        suggestion = did_you_mean(str(value), known)
+        raise ConfigError(f"tracking.{key}={value} is unknown. Allowed: {', '.join(known)}.{suggestion}")
+    return value

@@ -43,7 +43,7 @@ FIRST = ("loss", "rouge", "accuracy", "reward", "kl", "length", "entropy")  # me
 LINES = "wandb/lineseries/v0", {"step": "step", "lineKey": "lineKey", "lineVal": "lineVal"}
 HEATS = HEATMAP, {column: column for column in HEATMAP_COLUMNS}
 SECTIONS = (  # of what the reduce run logs: a title, and the keys, or what they begin with
-    ("Matrix", ("heatmap/", "images/matrix", "matrix", "measures", "language_rates")),
+    ("Matrix", ("heatmap/", "images/matrix", "matrix", "cells", "measures", "language_rates")),
     ("Reward model accuracy", ("rm_accuracy",)),
     ("KL frontier", ("frontier_chart/", "images/frontier", "images/learning", "frontier", "optimizers", "best_of_k")),
     ("Controls", ("controls", "null_bands")),
@@ -77,7 +77,7 @@ class Grid(Struct, frozen=True):
 
 
 def run(store: Store, name: str, asked: Mapping[str, Any], new: bool = False) -> Iterator[str]:
-    """Sentences as it goes. `asked`: mode, project, entity, artifacts; None: as the grid was tracked before.
+    """Sentences as it goes. `asked`: mode, project, entity, artifacts, runs; None: as the grid was tracked before.
 
     StoreError: the grid has not been folded. ConfigError: wandb-workspaces is not there, nothing could be tracked, or
     W&B refuses what is saved.
@@ -90,6 +90,7 @@ def run(store: Store, name: str, asked: Mapping[str, Any], new: bool = False) ->
         "project": asked.get("project") or before.project or "xling",
         "entity": asked.get("entity") or before.entity,
         "artifacts": asked.get("artifacts") or "references",
+        "runs": asked.get("runs") or before.runs or "trained",
     }
     result = track_grid(store.root, name, settings, patience=None)
     yield result.sentence()

@@ -1,4 +1,4 @@
-"""Runs for a tracker: one for each stage that has finished, and one for the grid's matrix. Knows no tracker.
+"""Runs for a tracker: one for each stage that has its own (`tracking.runs`), and one for the grid. Knows no tracker.
 
 A stage's run is the same whichever grids use it. Folded again (a hole was filled), a grid's run shows the new matrix:
 its id comes from the grid's name and cells.
@@ -7,7 +7,7 @@ its id comes from the grid's name and cells.
 import hashlib
 import random
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,8 @@ from xling.analysis.matrix.names import told_apart
 from xling.analysis.matrix.types import Matrix, read_matrix
 from xling.analysis.statistics.bootstrap import SHARE, draw, resample
 from xling.analysis.statistics.intervals import Estimate, fold
-from xling.analysis.tidy.tables import Rows, counts, tables
+from xling.analysis.tidy.finding import spread
+from xling.analysis.tidy.tables import Rows, counts, tables, three
 from xling.console import shown
 from xling.errors import StoreError
 from xling.grid import joined
@@ -29,7 +30,7 @@ from xling.jsonfiles import decode
 from xling.judges import judges_its_own
 from xling.report.tables.findings import shown_findings
 from xling.results.items import Items
-from xling.results.plan import Plan, Results, axes_text
+from xling.results.plan import SEED_AXES, Plan, Results, axes_text
 from xling.results.reading import CellSamples, JudgedItems, SampleReader
 
 
@@ -51,6 +52,7 @@ class StageRun:
     grid: str = ""  # of which it is written: a stage that several share is the run of the first
     axes: Mapping[str, str] = field(default_factory=dict)  # of the grid's cells that need it, as far as these agree
     name: str = ""  # for people: the label, and the axes that tell stages of one label apart
+    above: Sequence[PlannedStage] = ()  # the nearest ones above it that have runs
 
     @property
     def id(self) -> str:
@@ -82,10 +84,8 @@ class StageRun:
         return summary(self.result.folder, self.result.done, self.result.sheet)
 
     def parents(self) -> Iterator[Result]:
-        """The results that it needed, as far as they are there: `xling gc` may have deleted some."""
-        for up in self.result.sheet.parents.values():
-            if self.store.state(up.kind, up.key) == "done":
-                yield read_result(self.store, up.kind, up.key)
+        """The nearest results above it that have runs, as far as they are there: `xling gc` may have deleted some."""
+        yield from _there(self.store, self.above)
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ class GridRun:
     matrix: Matrix
     config: dict[str, Any]
     tables: dict[str, Rows]  # all that it shows, by name
+    above: Sequence[PlannedStage]  # of what its cells are folded from, or the nearest ones above it that have runs
     left_out: dict[str, str] = field(default_factory=dict)  # what of it could not be read -> why
 
     @property
@@ -108,16 +109,34 @@ class GridRun:
         return counts(self.matrix)
 
     def parts(self) -> Iterator[Result]:
-        """The results that its cells are folded from."""
-        refs = [ref for cell in self.plan.cells for ref in (cell.judge, cell.stages.get("score")) if ref is not None]
-        for kind, key in dict.fromkeys((ref.kind, ref.key) for ref in refs):
-            if self.store.check(kind, key).state == "done":
-                yield read_result(self.store, kind, key)
+        """The results that its cells are folded from, or the nearest ones above them that have runs."""
+        yield from _there(self.store, self.above)
 
 
-def stage_runs(store: Store, plan: Plan) -> Callable[[PlannedStage], StageRun]:
-    """The run of a stage of the plan. StoreError: it has not finished, or what is read are not the published bytes."""
-    axes = axes_of(plan)
+def _there(store: Store, stages: Sequence[PlannedStage]) -> Iterator[Result]:
+    for stage in stages:
+        if store.state(stage.kind, stage.key) == "done":
+            yield read_result(store, stage.kind, stage.key)
+
+
+def nearest(plan: Plan, asked: Set[str]) -> dict[str, dict[str, PlannedStage]]:
+    """Key of a stage -> itself if its key is among `asked`, else the nearest ones above it that are, by key."""
+    found: dict[str, dict[str, PlannedStage]] = {}
+    for stage in plan.stages:
+        found[stage.key] = {stage.key: stage} if stage.key in asked else _above(plan, stage, found)
+    return found
+
+
+def _above(plan: Plan, stage: PlannedStage, found: Mapping[str, Mapping[str, PlannedStage]]) -> dict[str, PlannedStage]:
+    return {key: one for place in stage.parents for key, one in found[plan.stages[place].key].items()}
+
+
+def stage_runs(store: Store, plan: Plan, asked: Set[str]) -> Callable[[PlannedStage], StageRun]:
+    """The run of a stage of the plan. StoreError: it has not finished, or what is read are not the published bytes.
+
+    asked: keys of all that have runs.
+    """
+    axes, found = axes_of(plan), nearest(plan, asked)
     alike: dict[str, list[dict[str, str]]] = {}
     for stage in plan.stages:
         alike.setdefault(stage.label, []).append(axes.get(stage.key, {}))
@@ -126,7 +145,8 @@ def stage_runs(store: Store, plan: Plan) -> Callable[[PlannedStage], StageRun]:
         own, others = axes.get(stage.key, {}), alike[stage.label]
         told = [f"{axis}={value}" for axis, value in own.items() if len({one.get(axis) for one in others}) > 1]
         result = read_result(store, stage.kind, stage.key)
-        run = StageRun(store, result, plan.name, own, " ".join([stage.label, *told]))
+        above = list(_above(plan, stage, found).values())
+        run = StageRun(store, result, plan.name, own, " ".join([stage.label, *told]), above)
         _ = run.curve, run.summary  # whatever is wrong with them, before anything is written
         return run
 
@@ -161,8 +181,11 @@ def axes_of(plan: Plan) -> dict[str, dict[str, str]]:
     return found
 
 
-def grid_run(store: Store, plan: Plan, ident: str, times: int) -> GridRun:
-    """The run of a grid. StoreError: it has not been folded. If data have moved, samples and findings are left out."""
+def grid_run(store: Store, plan: Plan, ident: str, times: int, asked: Set[str]) -> GridRun:
+    """The run of a grid. StoreError: it has not been folded. If data have moved, samples and findings are left out.
+
+    asked: keys of the stages that have runs.
+    """
     folder = store.grid_folder(plan.name)
     matrix = read_matrix(folder)
     states = {stage.key: store.check(stage.kind, stage.key).state for stage in plan.stages}
@@ -170,12 +193,16 @@ def grid_run(store: Store, plan: Plan, ident: str, times: int) -> GridRun:
         "command": plan.command,
         "git": plan.git,
         "cells": len(plan.cells),
-        "stages": _by_kind(plan, states),
+        "stages": _by_kind(plan, {key: state for key, state in states.items() if key in asked}),
         "provenance": matrix.provenance,
     }
-    run = GridRun(store, plan, ident, times, folder, matrix, config, tables(matrix))
+    found = nearest(plan, asked)
+    refs = [ref for cell in plan.cells for ref in (cell.judge, cell.stages.get("score")) if ref is not None]
+    above = {key: stage for ref in refs for key, stage in found.get(ref.key, {}).items()}
+    run = GridRun(store, plan, ident, times, folder, matrix, config, tables(matrix), list(above.values()))
     run.tables["stages"] = stage_rows(store, plan)
     made: dict[str, Callable[[], dict[str, Rows]]] = {
+        "cells": lambda: cell_rows(store, plan),
         "samples": lambda: {"samples": sample_rows(store, plan)},
         "findings": lambda: dict(findings(store, plan)),
     }
@@ -262,13 +289,13 @@ def _by_kind(plan: Plan, states: dict[str, str]) -> dict[str, list[str]]:
     """Kind -> the finished stages' keys, which are the ids of their runs."""
     found: dict[str, list[str]] = {}
     for stage in plan.stages:
-        if states[stage.key] == "done":
+        if states.get(stage.key) == "done":
             found.setdefault(stage.kind, []).append(stage.key)
     return found
 
 
 def stage_rows(store: Store, plan: Plan) -> Rows:
-    """Every stage of the grid with its run's id, and what it cost."""
+    """Every stage of the grid with its key, the id of its run if it has one, and what it cost."""
     rows: list[list[Any]] = []
     for stage in plan.stages:
         status = store.check(stage.kind, stage.key)
@@ -276,6 +303,24 @@ def stage_rows(store: Store, plan: Plan) -> Rows:
         cost = [None] * 4 if run is None else [run.seconds, run.cpu_seconds, run.device, run.attempt]
         rows.append([stage.kind, stage.label, stage.key, status.state, *cost])
     return Rows(["kind", "label", "run", "state", "seconds", "cpu_seconds", "device", "attempt"], rows)
+
+
+def cell_rows(store: Store, plan: Plan) -> dict[str, Rows]:
+    """`cells`: every cell with its own win rate. Without several seeds there is none: they are the matrix' rows."""
+    cells = [axes_text(cell.axes) for cell in plan.cells]
+    if len({tuple(axes.get(axis) for axis in SEED_AXES) for axes in cells}) < 2:
+        return {}
+    names, results = list(dict.fromkeys(axis for axes in cells for axis in axes)), Results(store, plan)
+    rows: list[list[Any]] = []
+    for axes, cell in zip(cells, plan.cells, strict=True):
+        status, reason = results.outcome(cell.judge)
+        win = None
+        if status == "done":
+            result = read_result(store, cell.judge.kind, cell.judge.key)
+            win = _win_rate(decode(_read(result.folder, result.done, "items.json"), type=Items))
+        place = [axes.get(name, "") for name in names]
+        rows.append([*place, *three(win), 0 if win is None else win.n, status, reason, cell.judge.key])
+    return {"cells": Rows([*names, *spread("win_rate"), "prompts", "status", "reason", "run"], rows)}
 
 
 # --- samples: a few prompts of every cell -----------------------------------------------------------------

@@ -1,12 +1,12 @@
 """Tracking: the runs of a grid that are missing are written by a process of its own. Never a reason to fail.
 
-    settings = {"mode": "auto", "project": "xling", "entity": None, "artifacts": "references"}
+    settings = {"mode": "auto", "project": "xling", "entity": None, "artifacts": "references", "runs": "trained"}
     result = track_grid(root, "embedded", settings)
 
-Stages know nothing of it. When a grid has been folded, one child process, `python -m xling.tracking.track ROOT GRID
-DESTINATION`, hands the runs of all finished stages that have none yet to the tracker (base.py), and then that of the
-grid; <root>/tracking/ has its log, its ledger of what has been written, its answer, and what W&B writes offline (send
-it later with `wandb sync <root>/tracking/wandb/offline-run-*`). docs/wandb.md has the rest.
+Stages know nothing of it. When a grid has been folded, a child process for each tracker, `python -m
+xling.tracking.track ROOT GRID DESTINATION`, hands it the runs of finished stages that it has not
+yet, as far as `runs` asks for them, and then that of the grid; <root>/tracking/ has its log, its ledger of what has
+been written, its answer, and what W&B writes offline. docs/wandb.md has the rest.
 """
 
 import fcntl
@@ -33,7 +33,7 @@ from xling.grid.records import PlannedStage
 from xling.grid.store import Store
 from xling.jsonfiles import decode
 from xling.results.plan import Plan, read_plan
-from xling.tracking.base import TRACKERS, Destination, Tracker, TrackingResult
+from xling.tracking.base import TRACKERS, Destination, Tracker, TrackingResult, asked_runs
 
 PATIENCE = 120.0  # seconds to wait for the child; slow uploads go on without us
 A_LINE = 300  # characters of a problem that are told
@@ -50,8 +50,8 @@ class Noted(Struct, frozen=True):
 def track_grid(root: Path, name: str, tracking: Mapping[str, Any], patience: float | None = PATIENCE) -> TrackingResult:
     """Write the runs of a grid that are missing. Raises nothing: trouble is in the result and in the log.
 
-    tracking: settings as in conf/config.yaml; without a tracker's name they are W&B's. patience: seconds to wait for
-    the child, which goes on after them; None: until it has ended.
+    tracking: settings as in conf/config.yaml, of one tracker; without its name they are W&B's. patience: seconds to
+    wait for the child, which goes on after them; None: until it has ended.
     """
     folder, title = Path(root) / "tracking", ""
     try:
@@ -60,6 +60,7 @@ def track_grid(root: Path, name: str, tracking: Mapping[str, Any], patience: flo
         to, why = tracker.destination(tracker.read(tracking), os.environ)
         if to is None:
             return TrackingResult("off", title=title)
+        to = msgspec.structs.replace(to, runs=asked_runs(tracking))
         store = Store(root)
         stages, reduce_key = missing(store, read_plan(store.grid_folder(name)), to)
         known = len(read_ledger(folder, to))
@@ -76,12 +77,29 @@ def track_grid(root: Path, name: str, tracking: Mapping[str, Any], patience: flo
 
 
 def missing(store: Store, plan: Plan, to: Destination) -> tuple[list[PlannedStage], str | None]:
-    """The finished stages without a run, and the ledger key of the reduce run if that is missing or outdated."""
-    known = read_ledger(store.root / "tracking", to)
-    new = (stage for stage in plan.stages if stage.key not in known)
+    """The finished stages that lack a run of theirs, and the ledger key of the grid's if that lacks or is outdated."""
+    known, asked = read_ledger(store.root / "tracking", to), having_runs(store, plan, to.runs)
+    new = (stage for stage in plan.stages if stage.key in asked - known)
     stages = [stage for stage in new if store.state(stage.kind, stage.key) == "done"]
     key = reduce_ledger_key(store, plan)
     return stages, None if key in known else key
+
+
+def having_runs(store: Store, plan: Plan, runs: str) -> set[str]:
+    """Keys of the stages that have runs of their own. runs: one of RUNS."""
+    if runs in ("grid", "stages"):
+        return {stage.key for stage in plan.stages if runs == "stages"}
+    from xling.planning import KINDS
+
+    trained = {kind for kind, facts in KINDS.items() if facts.weights}
+    found = {stage.key for stage in plan.stages if stage.kind in trained or _has_curve(store, stage)}
+    return found | {cell.judge.key for cell in plan.cells if runs == "cells"}
+
+
+def _has_curve(store: Store, stage: PlannedStage) -> bool:
+    """Whether it has trained, as a base that is pretrained here does."""
+    done = store.check(stage.kind, stage.key).done
+    return done is not None and "curve.jsonl" in done.files
 
 
 def reduce_id(plan: Plan) -> str:
@@ -118,7 +136,7 @@ def _in_child(
     folder: Path, root: Path, name: str, to: Destination, known: int, patience: float | None
 ) -> TrackingResult:
     folder.mkdir(parents=True, exist_ok=True)
-    answer = folder / f"{name}.json"
+    answer = folder / _answer(name, to)
     answer.unlink(missing_ok=True)
     log = folder / f"{to.tracker}.log"
     with open(log, "ab", opener=no_link) as output:
@@ -158,14 +176,18 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """ROOT GRID DESTINATION (as JSON). The answer is <root>/tracking/<grid>.json, a TrackingResult."""
+    """ROOT GRID DESTINATION (as JSON). The answer is a file of <root>/tracking, a TrackingResult."""
     lasting_output()  # the log's disk may be full
-    root, name, to = arguments
-    folder = Path(root) / "tracking"
+    root, name, to = Path(arguments[0]), arguments[1], decode(arguments[2], type=Destination)
+    folder = root / "tracking"
     with _lock(folder):
-        result = write_runs(Store(root), name, decode(to, type=Destination))
-    write_atomically(folder / f"{name}.json", json_bytes(result))
+        result = write_runs(Store(root), name, to)
+    write_atomically(folder / _answer(name, to), json_bytes(result))
     return 0
+
+
+def _answer(name: str, to: Destination) -> str:
+    return f"{name}.json" if to.tracker == "wandb" else f"{name}.{to.tracker}.json"
 
 
 @contextmanager
@@ -186,7 +208,8 @@ def write_runs(store: Store, name: str, to: Destination) -> TrackingResult:
     stages, reduce_key = missing(store, plan, to)
     writing = _Writing(folder, to, tracker)
 
-    run_of = stage_runs(store, plan)
+    asked = having_runs(store, plan, to.runs)
+    run_of = stage_runs(store, plan, asked)
 
     def write_stage(stage: PlannedStage) -> str | None:
         return tracker.write_stage(run_of(stage), to)
@@ -194,7 +217,7 @@ def write_runs(store: Store, name: str, to: Destination) -> TrackingResult:
     def write_grid() -> str | None:
         ident = reduce_id(plan)
         times = sum(key.startswith(ident) for key in ledger)
-        return tracker.write_grid(grid_run(store, plan, ident, times), to)
+        return tracker.write_grid(grid_run(store, plan, ident, times, asked), to)
 
     for wave in waves(plan, {stage.key for stage in stages}):
         writing.all((stage.key, partial(write_stage, stage)) for stage in wave)
@@ -207,7 +230,7 @@ def write_runs(store: Store, name: str, to: Destination) -> TrackingResult:
     told = f"{len(problems)} could not be written: {problems[0]}" if problems else ""
     written = len(read_ledger(folder, to)) - len(ledger)
     return TrackingResult(
-        to.mode, written, len(ledger), str(folder), told, to.project, to.entity, writing.team, tracker.TITLE
+        to.mode, written, len(ledger), str(folder), told, to.project, to.entity, writing.team, tracker.TITLE, to.runs
     )
 
 

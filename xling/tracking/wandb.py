@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from xling.errors import ConfigError, XlingError, did_you_mean
+from xling.errors import XlingError
 from xling.grid.files import json_bytes, write_atomically
-from xling.tracking.base import MODES, Destination, shown_file
+from xling.tracking.base import Destination, one_of, read_mode, shown_file
 
 if TYPE_CHECKING:
     import wandb
@@ -53,13 +53,8 @@ class Settings(Struct, frozen=True, tag_field="name", tag="wandb"):
 
 
 def read(values: Mapping[str, Any]) -> Settings:
-    """Settings with a known mode and kind of artifacts; a bare `off` in YAML is false, a null stands for none."""
-    mode = "off" if values["mode"] is False else values["mode"]
-    artifacts = values.get("artifacts", "references") or "none"
-    for key, value, known in (("mode", mode, MODES), ("artifacts", artifacts, ARTIFACTS)):
-        if not isinstance(value, str) or value not in known:
-            suggestion = did_you_mean(str(value), known)
-            raise ConfigError(f"tracking.{key}={value} is unknown. Allowed: {', '.join(known)}.{suggestion}")
+    """Settings with a known mode and kind of artifacts; a null stands for none."""
+    mode, artifacts = read_mode(values), one_of("artifacts", values.get("artifacts", "references") or "none", ARTIFACTS)
     return Settings(mode, str(values.get("project")), values.get("entity"), artifacts)
 
 
