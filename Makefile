@@ -8,7 +8,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-INSTALL := $(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,encoder,gguf,lora,tensorboard,wandb]'
+LOG := $(VENV)/pip.log
+INSTALL := $(BIN)/python -u -m pip install --progress-bar off -c constraints.txt -e '.[dev,encoder,gguf,lora,tensorboard,wandb]' > $(LOG) 2>&1
 
 .DELETE_ON_ERROR:
 .PHONY: help setup demo grid controls human-judgements optimizers paper-tiny real-model gpu-check test test-slurm nightly lint base clean
@@ -71,5 +72,9 @@ $(READY): pyproject.toml constraints.txt
 	@echo 'Setting up $(VENV), once: about 2 minutes and 2 GB (CPU build of torch).'
 	@$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) \
 	&& $(PYTHON) -m pip --quiet --python $(BIN)/python install pip; }
-	@$(INSTALL) || { echo 'pip failed, perhaps for the network; once more in 10 s.'; sleep 10; $(INSTALL); }
+	@(s=0; while sleep 5; do s=$$((s + 5)); echo "  $$s s: $$(sed -nE \
+	's/^ *((Collecting|Downloading|Building wheels?|Installing) [^ ,]{1,60}( [a-z]+)?).*/\1/p' $(LOG) | tail -n 1)"; done) & \
+	says=$$!; trap 'kill $$says' EXIT; \
+	$(INSTALL) || { echo 'pip failed, perhaps for the network; once more in 10 s.'; sleep 10; $(INSTALL); } \
+	|| { tail -n 20 $(LOG); exit 1; }
 	@touch $@

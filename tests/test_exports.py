@@ -214,6 +214,10 @@ def test_a_folder_that_is_there_is_left_alone(grid: Store, tmp_path: Path) -> No
         ("measures=[/data/me/a.py:f,../b/c.py:g]", "measures=[a.py:f,c.py:g]"),
         ("judge.base_url=http://gpu7.lab:8000/v1", "judge.base_url=URL"),
         ("policy.checkpoint=owner/name", "policy.checkpoint=owner/name"),
+        ("+hydra/launcher=slurm", "+hydra/launcher=slurm"),
+        ("policy.checkpoint=runs/2024/mine", "policy.checkpoint=mine"),
+        ("policy.checkpoint=tests/report", "policy.checkpoint=report"),  # a folder that is there
+        ("task.path={de:data/de.jsonl,tr:data/tr.jsonl}", "task.path={de:de.jsonl,tr:tr.jsonl}"),
         ("rate and/or say why, or /skip it", "rate and/or say why, or skip it"),
     ],
 )
@@ -231,6 +235,13 @@ def test_a_card_names_models_of_the_hub_by_their_ids(grid: Store, tmp_path: Path
     export(grid, "g", "sft[tr]", Asked(tmp_path / "sft"))
     card = (tmp_path / "sft" / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["base_model"] == ["owner/name"] and "owner/name@0123456789ab" in card
+
+
+def test_a_licence_that_the_hub_would_refuse_is_refused_at_once(grid: Store, tmp_path: Path) -> None:
+    for typed, said in (("Apache-2.0", "Did you mean .apache-2.0"), ("", "no identifier"), ("mine", "no identifier")):
+        with pytest.raises(ConfigError, match=said):
+            export(grid, "g", "matrix", Asked(tmp_path / "out", push="me/matrix", license=typed))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_push_needs_a_token_and_a_name(grid: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ def export(store: Store, name: str, what: str, asked: Asked) -> list[str]:
     """Write the folder, and push it if asked; sentences that say what was done. ConfigError: nothing was written."""
     if os.path.lexists(asked.out):
         raise ConfigError(f"'{asked.out}' is there already. Give --out another folder, or delete that one.")
+    card.check_licence(asked.license)
     kind = "dataset" if what in TABLES else "model"
     if asked.push is not None:
         check_push(asked.push, kind)
