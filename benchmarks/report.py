@@ -4,8 +4,9 @@
     python benchmarks/report.py --languages 6 --optimizers 1
     python benchmarks/report.py --root outputs embedded # a grid that is there
 
-Times of the browser are its own: first paint from the start of the navigation, filters from the click until what it
-changed has been laid out and painted. Prints a line a measure; the page stays in --out.
+Times of the browser are its own: first paint, and that of the matrix (Element Timing), from the start of the
+navigation, filters from the click until what it changed has been laid out and painted. Prints a line a measure; the
+page stays in --out.
 """
 
 import argparse
@@ -30,11 +31,15 @@ from xling.report.page.write import page_bytes, update
 
 OPTIMIZERS = ("best_of_n", "ppo", "rloo", "grpo", "dpo")
 WORDS = tuple("the a news of report about flood in Kenya May people 870 houses was very large and said that".split())  # noqa: SIM905
-READY = """new Promise((done) => { const look = () => document.querySelector('#matrix td') ? done(true)
+READY = """new Promise((done) => { const look = () => document.querySelector('#matrix .explorer td') ? done(true)
     : setTimeout(look, 10); look(); })"""
 TIMED = """new Promise((done) => { const before = performance.now(); %s;
     requestAnimationFrame(() => setTimeout(() => done(performance.now() - before))); })"""
-PAINT = "performance.getEntriesByType('paint').map((one) => [one.name, one.startTime])"
+PAINT = """new Promise((done) => new PerformanceObserver((seen) => done([
+    ...performance.getEntriesByType('paint').map((one) => [one.name, one.startTime]),
+    ...seen.getEntries().map((one) => ['matrix painted', one.renderTime])]))
+    .observe({ type: 'element', buffered: true }))"""
+MARKED = "<td class", '<td elementtiming="matrix" class'  # the first one of the page
 SEARCH = "byId('search').value = '%s'; byId('search').dispatchEvent(new Event('input'))"
 ACTIONS = {
     "leave a target out": "document.querySelectorAll('#filter-targets input')[1].click()",
@@ -51,6 +56,7 @@ def main() -> None:
     options = arguments()
     with tempfile.TemporaryDirectory() as folder:
         page = Path(options.out or folder) / "report.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
         if options.grid:
             store = Store(options.root)
             page = store.grid_folder(options.grid) / "report.html"
@@ -72,11 +78,13 @@ def timed(work: object) -> tuple[float, bytes]:
 
 def measure(page: Path, folder: Path, repeats: int) -> None:
     """Open it a few times; the median and the worst of each."""
+    marked = folder / "marked.html"
+    marked.write_text(page.read_text(encoding="utf-8").replace(*MARKED, 1), encoding="utf-8")
     found: dict[str, list[float]] = {}
     with Browser(folder) as browser:
         browser.size(1400, 900)
         for _ in range(repeats):
-            browser.open(page)
+            browser.open(marked)
             browser.run(READY)
             for name, value in browser.run(PAINT):
                 found.setdefault(name, []).append(value)
@@ -204,7 +212,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--root", default="outputs")
     parser.add_argument("--languages", type=int, default=30)
     parser.add_argument("--optimizers", type=int, default=3, choices=range(1, 6))
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", help="folder for the made-up page")
     return parser.parse_args()
 

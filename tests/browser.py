@@ -149,11 +149,11 @@ class Browser:
         sent = [event for event in self.events if event["method"] == "Network.requestWillBeSent"]
         return [event["params"]["request"]["url"] for event in sent]
 
-    def downloaded(self) -> Path:
+    def downloaded(self, ending: str = ".csv") -> Path:
         """The file that is being downloaded, once it is whole."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            found = [path for path in self.downloads.iterdir() if path.suffix == ".csv"]
+            found = [path for path in self.downloads.iterdir() if path.suffix == ending]
             if found:
                 return found[0]
             time.sleep(0.05)

@@ -14,7 +14,7 @@ from xling.grid.records import Failure
 from xling.report.files import reduce_grid
 
 READY = """new Promise((done) => { const look = () => document.documentElement.dataset.ready
-    && document.querySelector('#matrix td, #costs td') ? done(true) : setTimeout(look, 20); look(); })"""
+    && document.querySelector('#matrix .explorer td, #costs td') ? done(true) : setTimeout(look, 20); look(); })"""
 CELLS = """[...document.querySelectorAll('#matrix .explorer td[data-source]')].map((td) => ({...td.dataset,
     text: td.querySelector('.number')?.textContent ?? td.textContent,
     span: td.querySelector('.span')?.textContent ?? ''}))"""

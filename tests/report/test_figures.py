@@ -1,11 +1,13 @@
 """Figures for a paper: the matrix's numbers in them, the same bytes, the right size, or a reason why there is none."""
 
 import io
+import itertools
 import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
 from synthetic import SyntheticGrid, five, realistic
 
@@ -14,9 +16,10 @@ from xling.cli import main
 from xling.errors import ConfigError
 from xling.report.pictures.comparisons import forest, judges, ranked
 from xling.report.pictures.curves import best_of_k
-from xling.report.pictures.heatmaps import darkening, scale_of, win_rates
+from xling.report.pictures.heatmaps import scale_of, win_rates
 from xling.report.pictures.look import DPI, FORMATS, STYLES, WIDTHS, Names, Width, rendered, text_width, widths_of
 from xling.report.pictures.write import FIGURES, Asked, paper_matrix, write_figures
+from xling.report.tables.colours import LINES, PAGE
 
 COLUMN = Width("column", WIDTHS["column"])
 CODES = Names("code")
@@ -74,18 +77,41 @@ def test_the_same_bytes_the_right_size_and_no_date(plain, form):
         assert b"<text" in first and b'width="218.16pt"' in first
 
 
-def test_colours_darken_steadily_so_that_grey_prints_say_the_same():
-    colours = darkening()(np.linspace(0, 1, 50))[:, :3]
-    grey = colours @ np.array([0.299, 0.587, 0.114])
-    assert (np.diff(grey) < 0).all() and grey[0] > 0.9 and grey[-1] < 0.4
-
-
-@pytest.mark.parametrize("values", [[50.2, 51.0], [68.7, 77.1], [12.0, 97.0], [99.0, 100.0], []])
-def test_a_scale_covers_its_values_and_is_not_too_short(values):
-    scale = scale_of(values)
+@pytest.mark.parametrize("values", [[50.2, 51.0], [68.7, 77.1], [12.0, 97.0], [99.0, 100.0], [1.0, 3.0], [44.0], []])
+def test_a_scale_covers_its_values_and_its_colours_darken_away_from_50(values):
+    scale, colours = scale_of(values)
     assert scale.vmax - scale.vmin >= 15
     assert all(scale.vmin <= value <= scale.vmax for value in values)
     assert scale.vmin >= 0 and scale.vmax <= 100
+    at = np.linspace(scale.vmin, scale.vmax, 101)
+    grey = colours(scale(at))[:, :3] @ np.array([0.299, 0.587, 0.114])
+    assert (np.diff(grey[at >= 50]) <= 0).all() and (np.diff(grey[at <= 50]) >= 0).all() and grey.max() > 0.98
+    blue = colours(scale(at))[:, 2] > colours(scale(at))[:, 0] + 0.05
+    assert not blue[at <= 50].any() and blue[at > (max(50, scale.vmin) + scale.vmax) / 2].all()  # as on the page
+
+
+def seen(colour, lost):
+    """CIELAB of a colour as somebody sees it who lacks one kind of cone (Machado et al. 2009, severity 1)."""
+    matrix = {"": np.eye(3),
+        "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+        "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    }[lost]  # fmt: skip
+    srgb = np.array(to_rgb(colour))
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ np.clip(
+        np.array(matrix) @ linear, 0, 1)  # fmt: skip
+    x, y, z = np.cbrt(xyz / [0.9505, 1.0, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("lost", ["", "protan", "deutan", "tritan"])
+def test_blue_and_orange_are_two_colours_to_every_eye(lost):
+    for theme in range(3):
+        three = [seen(PAGE[name][theme], lost) for name in ("hi", "lo", "card")]
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(three, 2)) > 20
+    first = [seen(colour, lost) for colour in LINES[:4]]  # beyond, markers tell them apart
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(first, 2)) > 15
 
 
 def test_every_figure_is_drawn_or_says_why_not(plain, optimizers, tmp_path):

@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import realistic
+from synthetic import five, realistic
 
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.tidy.finding import Finding
@@ -87,11 +87,30 @@ def test_a_finding_of_several_tables_has_as_many_labels():
     assert "\\label{tab:x-1}" in latex and "\\label{tab:x-2}" in latex and latex.count("\\begin{tabular}{lrr}") == 2
 
 
-def test_long_findings_go_over_pages():
-    table = pd.DataFrame({"x": [f"row {i}" for i in range(120)], "y": np.arange(120) / 7})
-    latex = finding_latex(Finding("x", "Long", table), "tab:x")
-    assert latex.count("\\begin{longtable}") == 1 and "(continued)" in latex and "row 119" in latex
-    assert balanced(latex)
+def test_long_tables_are_several_floats_and_wide_ones_go_over_both_columns():
+    """longtable is an error in two columns."""
+    long = pd.DataFrame({"x": [f"row {i}" for i in range(120)], "y": np.arange(120) / 7})
+    latex = finding_latex(Finding("x", "Long", long), "tab:x")
+    assert latex.count("\\begin{table}") == 3 and latex.count("\\label{tab:x}") == 1 and "row 119" in latex
+    assert "longtable" not in latex and latex.count("continued") == 2 and balanced(latex)
+    rows = [[Cell("50.0", "45.0-55.0")] * 8] * 40
+    wide = table_latex(
+        Table("w", "Wide", "source", list("abcdefgh"), [(f"l{n}", row) for n, row in enumerate(rows)]), "t"
+    )
+    floats = wide.split("\\begin{table*}")[1:]
+    assert len(floats) == 2 and "\\begin{table}" not in wide
+    assert all(len(rows_of(one)) % 2 for one in floats)  # a head, and every number with its interval below
+
+
+def test_tables_have_the_names_of_figures(tmp_path):
+    grid = five(tmp_path, seeds=(0,), prompts=12)
+    matrix = fold_grid(grid.write().store, grid.name)
+    write_figures(matrix, [], tmp_path / "out", Asked.of(only="tables", names="english"))
+    text = {file.stem: file.read_text() for file in (tmp_path / "out" / "tables").glob("*.tex")}
+    assert rows_of(text["win_rate-ppo"])[0] == ["source ", " German ", " English ", " Turkish ", " mean ", " abroad"]
+    assert r"English $\to$ German " in [row[0] for row in rows_of(text["win_rate_by_optimizer"])]
+    heads = [row[0].strip() for row in rows_of(text["optimizers"])]
+    assert "PPO" in heads and any(head.startswith("best-of-") for head in heads)
 
 
 def test_tables_of_a_grid_say_its_numbers(grid, tmp_path):
@@ -104,7 +123,7 @@ def test_tables_of_a_grid_say_its_numbers(grid, tmp_path):
             assert f"{entry.win.value:.1f}" in text and f"{entry.win.low:.1f}--{entry.win.high:.1f}" in text
     assert "(1) blocked: reward[fr] failed" in text
     controls = (tmp_path / "tables" / "controls_and_references.tex").read_text()
-    assert r"likelihood\_sft" in controls and "shuffled labels" in controls
+    assert "likelihood sft" in controls and "shuffled labels" in controls
     for file in written.files:
         latex = (tmp_path / file).read_text()
         widths = {len(row) for row in rows_of(latex)}
@@ -125,3 +144,28 @@ def test_everything_compiles(grid, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, errors="replace")
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "all.pdf").stat().st_size > 10_000
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no TeX on this machine")
+@pytest.mark.nightly
+def test_an_article_of_two_columns_reads_them_from_another_folder(grid, tmp_path):
+    """With the packages that docs/figures.md names and no other; figures are found beside the file that names them."""
+    main(["reduce", grid.name, "--root", str(grid.root)])
+    words = ["--out", str(tmp_path / "made" / "here"), "--only", "heatmap,forest,tables", "--names", "english"]
+    assert main(["figures", grid.name, "--root", str(grid.root), *words]) == 0
+    long = pd.DataFrame({"x": [f"row {i}" for i in range(90)], "y": np.arange(90) / 7})
+    (tmp_path / "made" / "long.tex").write_text(finding_latex(Finding("x", "Long", long), "tab:long"))
+    made = sorted((tmp_path / "made" / "here").glob("tables/*.tex"))
+    inputs = [path.relative_to(tmp_path).with_suffix("") for path in made]
+    inputs += ["made/long", "made/here/figures-column", "made/here/figures-text"]
+    body = "".join(f"\\input{{../{name}}}\\clearpage\n" for name in map(str, inputs))
+    (tmp_path / "paper").mkdir()
+    head = "\\documentclass[twocolumn]{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{amssymb,booktabs,graphicx}\n"
+    (tmp_path / "paper" / "main.tex").write_text(head + f"\\begin{{document}}\n{body}\\end{{document}}\n")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
+    done = subprocess.run(
+        command, cwd=tmp_path / "paper", capture_output=True, text=True, timeout=300, errors="replace"
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    wide = [float(points) for points in re.findall(r"Overfull .hbox \(([\d.]+)pt too wide", done.stdout)]
+    assert max(wide, default=0.0) < 10, done.stdout

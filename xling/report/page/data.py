@@ -21,6 +21,7 @@ from xling.analysis.statistics.intervals import Estimate
 from xling.analysis.tidy.finding import Finding
 from xling.config.common import members
 from xling.console import direction
+from xling.report.page.about import about
 from xling.report.page.stages import NAMES, TEXTS, Learning, Origin, Sample, Selection
 from xling.report.tables.comparisons import comparison_tables
 from xling.report.tables.findings import finding_tables, said
@@ -222,6 +223,7 @@ def encode_table(table: Table, scale: Json = None, panel: Panel | None = None) -
         "name": table.name,
         "title": table.title,
         "tab": table.tab,
+        "about": about(table.name),
         "corner": table.corner,
         "columns": table.columns,
         "rows": rows,

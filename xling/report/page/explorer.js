@@ -9,8 +9,11 @@ function matrixSection(box) {
   const table = spreads && state.spread ? { ...plain, scale: spreadOf(plain) } : plain;
   const choose = (number) => { state.map = number; drawSection("matrix"); focusTab("map", number); };
   const corner = ["reward model ↓", el("br"), "policy →"];
-  const map = drawTable(table, { corner, title: table.title + suffix() });
-  map.querySelector("table").setAttribute("aria-describedby", "map-keys");
+  const all = { columns: table.columns.map((_, n) => n), rows: table.rows.map((_, n) => n), wide: leftColumns(table).length <= DENSE };
+  const map = drawTable(table, { ...all, corner, title: table.title + suffix() }), element = map.querySelector("table");
+  element.setAttribute("aria-describedby", "map-keys");
+  remember(element);
+  fitTable(element, table);
   const card = el("aside", { id: "card", class: "card", "aria-live": "polite" });
   put(box,
     el("div", { class: "choices" }, tabs("Measure", "map", maps.map(mapName), state.map, choose),
@@ -21,12 +24,21 @@ function matrixSection(box) {
       }) : null),
     el("div", { class: "explorer" + (table.columns.length > BESIDE ? " wide" : "") },
       el("div", {},
-        el("figure", { class: "table" }, titleOf(table.title + suffix()), map, legend(table), notes(table.notes),
+        el("figure", { class: "table" }, el("div", { class: "head" }, titleOf(table.title + suffix()), takeAway(element, table)),
+          aboutOf(table), map, legend(table), notes(table.notes),
           el("p", { id: "map-keys", class: "quiet hint" }, "Click a cell, or walk with the arrow keys, for all that is known of it.")),
         el("div", { class: "verdicts" }, countList(panel()), panel().verdicts.map((text) => el("p", {}, text)))),
       card));
-  walkable(map.querySelector("table"));
+  walkable(element);
   drawCard(card);
+}
+
+// The matrix that is drawn, by the filter; false where it has to be drawn anew.
+function fitMatrix() {
+  const element = byId("matrix").querySelector(".explorer table"), table = panel().tables.maps[state.map];
+  if (!element || !whole.has(element) || !fitTable(element, table)) return false;
+  if (!element.querySelector("td[tabindex='0']")) element.querySelector("td[data-source]")?.setAttribute("tabindex", "0");
+  return true;
 }
 
 // A scale from the least to the greatest of what sources and targets have.

@@ -2,8 +2,7 @@
 
 // Sections that are on the page: [id, title, whether there is anything, draw(box), one sentence].
 const SECTIONS = [
-  ["matrix", "The matrix", () => data.panels.length > 0, matrixSection,
-    "Rows: the language that a reward model was trained in. Columns: the language whose policy it aligned. Each number is how often a judge prefers the aligned policy to the same baseline."],
+  ["matrix", "The matrix", () => data.panels.length > 0, matrixSection, ""], // still.py has its words
   ["sources", "Which source for which target", () => data.panels.length > 0, sourcesSection,
     "Every source of a target, best first, with its 95 % interval. Intervals that overlap are no verdict: differences are paired, and tied sources are those that cannot be told from the best."],
   ["curves", "Best of k", () => data.panels.some((one) => one.curves), curvesSection,

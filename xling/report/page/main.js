@@ -12,11 +12,12 @@ function drawSection(id) {
 }
 
 // What is in view, now; the rest when it comes near, in a pause, so that a click is answered first.
-function refresh() {
+function refresh(fitted) {
   drawn.clear();
   for (const section of document.querySelectorAll("main > section")) {
     const { top, bottom } = section.getBoundingClientRect();
-    if (top < innerHeight && bottom > 0) drawSection(section.id);
+    if (fitted && section.id === "matrix") drawn.add("matrix");
+    else if (top < innerHeight && bottom > 0) drawSection(section.id);
     watcher.unobserve(section);
     watcher.observe(section);
   }
@@ -68,7 +69,7 @@ function drawBar() {
 function languageFilter(name, codes) {
   const count = () => (state[name].size === codes.length ? "all " + codes.length : `${state[name].size} of ${codes.length}`);
   const summary = el("summary", {}, name + ": ", el("b", {}, count()));
-  const change = () => { summary.lastChild.textContent = count(); refresh(); };
+  const change = () => { summary.lastChild.textContent = count(); refresh(fitMatrix()); };
   const box = (code) => {
     const input = el("input", { type: "checkbox", value: code, onchange: () => {
       if (input.checked) state[name].add(code); else state[name].delete(code);
@@ -137,9 +138,10 @@ function toPaper() {
       const box = byId(id);
       if (!box) continue;
       const tables = names.flatMap((name) => one.tables[name] || []);
-      const words = id === "matrix" ? [countList(one), one.verdicts.map((text) => el("p", {}, text)), legend(tables[0])] : null;
+      const [first, ...rest] = tables.map(paperTables); // the matrix on the first page
+      const words = id === "matrix" ? [legend(tables[0]), countList(one), one.verdicts.map((text) => el("p", {}, text))] : null;
       const title = data.panels.length > 1 ? el("h3", {}, one.title) : null;
-      if (tables.length) put(box, el("div", { class: "paper" }, title, words, tables.map(paperTables)));
+      if (tables.length) put(box, el("div", { class: "paper" }, title, first, words, rest));
     }
   });
 }
@@ -150,30 +152,18 @@ function fromPaper() {
 
 // --- start -------------------------------------------------------------------------------------------------
 
-function facts() {
-  const [done, planned] = data.cells, panels = data.panels.length;
-  const time = data.origin ? data.origin.costs.reduce((sum, cost) => sum + cost.seconds, 0) : 0;
-  const size = panels ? `${panel().sources.length} × ${panel().targets.length}` : "";
-  const told = [["cells finished", `${done} of ${planned}`], ["sources × targets", size], ["matrices", panels > 1 ? panels : ""],
-    ["prompts a target", data.prompts], ["seeds", data.seeds], ["stages took", time ? duration(time) : ""]].filter(([, value]) => value !== "");
-  byId("facts").append(...told.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value)))));
-  byId("warnings").append(...data.warnings.map((text) => el("li", {}, text)), ...data.left_out.map((text) => el("li", { class: "quiet" }, "Left out: " + text)));
-}
-
 function start() {
   data = JSON.parse(byId("data").textContent);
-  facts();
   if (data.panels.length) {
     state.sources = new Set(panel().sources);
     state.targets = new Set(panel().targets);
     state.cell = firstCell();
     drawBar();
-    document.body.classList.toggle("broad", data.panels.some((one) => one.targets.length > DENSE));
   } else byId("bar").remove();
   watcher = new IntersectionObserver(drawNear, { rootMargin: "600px" });
   for (const [id, title, there, , about] of SECTIONS) {
     if (!there() || (!data.panels.length && !["costs", "provenance"].includes(id))) continue;
-    byId("main").append(el("section", { id, "aria-labelledby": id + "-title" }, el("h2", { id: id + "-title" }, title),
+    if (!byId(id)) byId("main").append(el("section", { id, "aria-labelledby": id + "-title" }, el("h2", { id: id + "-title" }, title),
       about ? el("p", { class: "intro" }, about) : null, el("div", { class: "body" })));
     byId("contents").append(el("a", { href: "#" + id }, title));
   }

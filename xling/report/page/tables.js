@@ -70,12 +70,11 @@ function drawTable(table, options = {}) {
   const dense = !options.wide && columns.length > DENSE;
   const head = columns.map((n) => el("th", { scope: "col", class: n && n === table.targets ? "aside" : null }, headOf(table.columns[n], n < table.targets)));
   const body = document.createElement("tbody");
-  rows.forEach((n, place) => {
+  for (const n of rows) {
     const cells = columns.map((column) => tableCell(table, n, column, dense));
     const th = el("th", { scope: "row" }, headOf(table.rows[n], n < table.sources));
-    const line = el("tr", { class: place && table.breaks.includes(n) ? "break" : null }, th, cells);
-    body.append(line);
-  });
+    body.append(el("tr", { class: table.breaks.includes(n) ? "break" : null }, th, cells));
+  }
   const kind = [table.scale ? "heat" : "plain", dense ? "dense" : ""].join(" ").trim();
   return el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": table.title },
     el("table", { class: kind, vars: { columns: columns.length } }, el("caption", { class: "unseen" }, options.title || table.title),
@@ -88,11 +87,40 @@ function headOf(label, code) {
   return code && data.languages[plain] ? [language(plain), label.slice(plain.length)] : label;
 }
 
+// A drawn table of all rows and columns, as the filter leaves it: what it hides is taken out and what it shows put back,
+// since to make a thousand cells anew takes longer than a click may. False where it would look otherwise.
+const whole = new WeakMap(); // table element -> its head and lines, all of them, with their cells
+function fitTable(element, table) {
+  const columns = new Set(leftColumns(table)), rows = new Set(leftRows(table));
+  if (element.classList.contains("dense") !== columns.size > DENSE) return false;
+  const { lines, body, top } = whole.get(element);
+  for (const { line, cells } of [top, ...lines]) keep(line, cells, columns);
+  keep(body, lines.map(({ line }) => line), rows);
+  element.style.setProperty("--columns", columns.size);
+  return true;
+}
+
+function keep(parent, nodes, wanted) {
+  let next = null;
+  for (let n = nodes.length - 1; n >= 0; n--) {
+    const node = nodes[n], there = node.parentNode === parent;
+    if (!wanted.has(n)) { if (there) node.remove(); continue; }
+    if (!there) parent.insertBefore(node, next);
+    next = node;
+  }
+}
+
+function remember(element) {
+  const parts = (line) => ({ line, cells: [...line.children].slice(1) }), body = element.tBodies[0];
+  whole.set(element, { top: parts(element.tHead.rows[0]), lines: [...body.rows].map(parts), body });
+}
+
 // What a table is called, above it; screen readers have its caption.
 const titleOf = (text) => el("figcaption", { class: "title", "aria-hidden": "true" }, text);
 
 // A table and its notes.
-const figureOf = (table, options) => el("figure", { class: "table" }, titleOf(table.title), drawTable(table, options), notes(table.notes));
+const figureOf = (table, options) => el("figure", { class: "table" }, titleOf(table.title), aboutOf(table), drawTable(table, options), notes(table.notes));
+const aboutOf = (table) => (table.about ? el("p", { class: "about" }, table.about) : null);
 
 // In groups of columns that fit on paper.
 const PAPER = 10, SHORT = 14; // columns; rows that are not torn apart
@@ -101,7 +129,7 @@ function paperTables(table) {
   const groups = [];
   for (let start = 0; start < every.length; start += PAPER) groups.push(every.slice(start, start + PAPER));
   const rows = table.rows.map((_, n) => n);
-  return el("figure", { class: "table" + (rows.length <= SHORT ? " short" : "") }, titleOf(table.title),
+  return el("figure", { class: "table" + (rows.length <= SHORT ? " short" : "") }, titleOf(table.title), aboutOf(table),
     groups.map((columns) => drawTable(table, { columns, rows, wide: true })), notes(table.notes));
 }
 

@@ -19,6 +19,7 @@ from xling.analysis.tidy.entries import Draws
 from xling.console import shown
 from xling.grid.files import disk_error, sha256_of, write_atomically
 from xling.grid.store import Store
+from xling.report.page import still
 from xling.report.page.data import Document, encode
 from xling.report.page.stages import learning, origin, select
 from xling.report.tables.colours import page_colours
@@ -30,7 +31,17 @@ from xling.webpage import everywhere, filled, json_in_html, policy
 FILE = "report.html"
 HEAD = 4096  # bytes in which a page says what it was drawn from
 FOLDER = Path(__file__).parent
-SCRIPTS = ("dom.js", "tables.js", "charts.js", "explorer.js", "figures.js", "samples.js", "origin.js", "main.js")
+SCRIPTS = (
+    "dom.js",
+    "tables.js",
+    "charts.js",
+    "take.js",
+    "explorer.js",
+    "figures.js",
+    "samples.js",
+    "origin.js",
+    "main.js",
+)
 # what `shown` looks at
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u180e\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
@@ -99,6 +110,7 @@ def _has_display() -> bool:
 def page_bytes(document: Document) -> bytes:
     """report.html, UTF-8."""
     matrix = document.matrix
+    data = everywhere(encode(document), _visible)
     title = html.escape(_visible(f"{matrix.name}: transfer matrix"))
     parts = {
         "POLICY": policy(_code()),
@@ -108,8 +120,14 @@ def page_bytes(document: Document) -> bytes:
         "TASK": html.escape(_visible(task_names(matrix))),
         "HEADLINE": html.escape(_visible(headline(matrix))),
         "ANSWERS": "".join(f"<li>{html.escape(_visible(line))}</li>" for line in answers(matrix, 3)),
+        "RAN": html.escape(_visible(still.ran(matrix, document.origin))),
+        "FACTS": still.facts(data),
+        "WARNINGS": still.warnings(data),
+        "LEFT_OUT": still.left_out(data),
+        "MATRIX": still.section(data),
+        "BROAD": still.broad(data),
         "INTERVALS": html.escape(_visible(matrix.interval_note)),
-        "DATA": json_in_html(everywhere(encode(document), _visible)),
+        "DATA": json_in_html(data),
     }
     return filled(_code(), parts).encode(errors="replace")
 

@@ -1,7 +1,7 @@
 """Heat maps, source by target: win rates a panel, all panels side by side, accuracies of the reward models.
 
-The colours darken steadily with the value, so that a grey print says the same; the scale covers what is there, at least
-15 points of it, and its bar marks 50. Holes are hatched with their status.
+The colours are the page's: blue above 50, orange below, the darker the farther. The scale covers what is there, at
+least 15 points of it: from 50 both ways, or only the side on which all of it lies. Holes are hatched with their status.
 """
 
 import math
@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import matplotlib
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -29,7 +28,7 @@ from xling.report.pictures.look import (
     named_panels,
     text_width,
 )
-from xling.report.tables.colours import DARKENING, DARKEST
+from xling.report.tables.colours import ABOVE, BELOW
 from xling.report.tables.table import BEST, TIED, hole_marks, hole_text, span, task_names
 
 LEAST_REACH = 15.0  # points the colours span at least, so that noise does not look like a result
@@ -199,19 +198,22 @@ def _drawing(grids: Sequence[Grid], names: Names, label: str) -> Callable[[Width
     return lambda width: _figure(grids, names, label, width)
 
 
-def darkening() -> Colormap:
-    """White to dark blue through green, its lightness falling steadily; the darkest tenth is left out."""
-    whole = matplotlib.colormaps[DARKENING]
-    return LinearSegmentedColormap.from_list("darkening", [whole(step / 20 * DARKEST) for step in range(21)])
-
-
-def scale_of(values: Sequence[float]) -> Normalize:
-    """From a multiple of five to one, at least LEAST_REACH apart."""
+def scale_of(values: Sequence[float]) -> tuple[Normalize, Colormap]:
+    """Limits, multiples of five at least LEAST_REACH apart, and the colours between them."""
     low, high = (min(values), max(values)) if values else (CHANCE, CHANCE)
     low, high = math.floor(low / 5) * 5.0, math.ceil(high / 5) * 5.0
-    while high - low < LEAST_REACH:
-        low, high = (low - 5, high) if low > CHANCE and high - 5 >= CHANCE else (low, high + 5)
-    return Normalize(max(0.0, low), min(100.0, high))
+    if low < CHANCE < high:
+        reach = max(high - CHANCE, CHANCE - low, LEAST_REACH / 2)
+        return Normalize(CHANCE - reach, CHANCE + reach), _colours(BELOW, "white", ABOVE)
+    if low >= CHANCE:
+        low = max(CHANCE, min(low, high - LEAST_REACH))
+        return Normalize(low, min(100.0, max(high, low + LEAST_REACH))), _colours("white", ABOVE)
+    high = min(CHANCE, max(high, low + LEAST_REACH))
+    return Normalize(max(0.0, min(low, high - LEAST_REACH)), high), _colours(BELOW, "white")
+
+
+def _colours(*steps: str) -> Colormap:
+    return LinearSegmentedColormap.from_list("page", steps)
 
 
 def _figure(grids: Sequence[Grid], names: Names, label: str, width: Width) -> Figure:
@@ -225,7 +227,7 @@ def _figure(grids: Sequence[Grid], names: Names, label: str, width: Width) -> Fi
     lines = max(len(grid.below) for grid in grids)
     figure = Figure(figsize=(width.inches, down * (rows * tall + 0.3 + 0.11 * lines) + 0.62))
     axes = figure.subplots(down, across, squeeze=False, sharey=len({tuple(grid.rows) for grid in grids}) == 1)
-    norm, colours = scale_of([value for grid in grids for value in grid.values()]), darkening()
+    norm, colours = scale_of([value for grid in grids for value in grid.values()])
     image: Any = None
     for number, side in enumerate(axes.flat):
         if number < len(grids):

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from xling.analysis.catalogue import grid_findings, paper_findings
+from xling.analysis.matrix.names import named, optimizer_word, plain
 from xling.analysis.matrix.types import Accuracy, Block, Entry, Matrix, Panel, read_matrix
 from xling.analysis.paper.published import HOW, N, paper_entries, sizes
 from xling.analysis.paper.published import NAME as PAPER
@@ -37,7 +38,7 @@ from xling.report.pictures.look import (
     widths_of,
 )
 from xling.report.tables.comparisons import comparison_tables
-from xling.report.tables.latex import document, figure_latex, finding_latex, table_latex
+from xling.report.tables.latex import BESIDE, document, figure_latex, finding_latex, renamed, table_latex
 from xling.report.tables.panel import panel_tables
 from xling.report.tables.table import Table
 
@@ -142,7 +143,7 @@ def write_figures(matrix: Matrix, findings: Sequence[Finding], folder: Path, ask
         for drawing in drawings:
             _draw(drawing, asked, written)
         inputs = _captions(drawings, matrix.name, asked, written)
-        inputs += _tables(matrix, findings, written) if TABLES in asked.only else []
+        inputs += _tables(matrix, findings, asked.names, written) if TABLES in asked.only else []
         if inputs:
             _write(written, "all.tex", document(inputs, matrix.name).encode())
     except OSError as error:
@@ -175,27 +176,40 @@ def _captions(drawings: Sequence[Drawing], grid: str, asked: Asked, written: Wri
             figure_latex(f"{width.name}/{one.name}.{form}", one.caption, f"fig:{grid}-{one.name}", not width.narrow)
             for one in drawings
         ]
-        _write(written, f"figures-{width.name}.tex", "\n\\clearpage\n".join(floats).encode())
+        _write(written, f"figures-{width.name}.tex", (BESIDE + "\n\\clearpage\n".join(floats)).encode())
         inputs.append(f"figures-{width.name}")
     return inputs[-1:]  # labels would be there twice
 
 
-def _tables(matrix: Matrix, findings: Sequence[Finding], written: Written) -> list[str]:
-    texts: dict[str, str] = {}
+def _tables(matrix: Matrix, findings: Sequence[Finding], style: Names, written: Written) -> list[str]:
+    texts, names = dict[str, str](), labels(matrix, style)
 
     def add(name: str, made: Callable[[str], str]) -> None:
         texts.setdefault(name, made(f"tab:{matrix.name}-{name}"))
 
     for name, table, about in _all_tables(matrix):
-        add(name, partial(table_latex, table, about=about))
+        add(name, partial(table_latex, renamed(table, names), about=about))
     for finding in findings:
         if len(finding.table):
-            add(f"finding-{finding.name}", partial(finding_latex, finding))
+            add(f"finding-{finding.name}", partial(finding_latex, finding, names=names))
     for name, text in texts.items():
         _write(written, f"tables/{name}.tex", text.encode())
     if not texts:
         written.not_made[TABLES] = "there is no cell with a source language"
     return [f"tables/{name}" for name in texts]
+
+
+def labels(matrix: Matrix, style: Names) -> dict[str, str]:
+    """What figures call languages, optimizers, judges and reward models; by what the terminal calls them."""
+    found = dict[str, str]()
+    for block in matrix.blocks:
+        for panel in block.panels:
+            found |= {code: style(code) for code in (*panel.sources, *panel.targets)}
+            found |= {value: plain(value) for axis in ("judge", "rm_backbone") if (value := panel.axes.get(axis, ""))}
+            arm = named(panel.axes, "optimizer") if panel.axes.get("optimizer") else ""
+            found |= {arm: optimizer_word(arm, panel.entries)} if arm else {}
+        found |= {control.name: plain(control.name) for control in block.controls}
+    return found
 
 
 def _all_tables(matrix: Matrix) -> list[tuple[str, Table, str]]:

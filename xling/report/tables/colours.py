@@ -5,10 +5,9 @@ Blue and orange, above and below a middle, are told apart by all eyes. Lines dif
 
 TERMINAL = {"": "", "above": "blue", "below": "dark_orange", "hole": "dim", "quiet": "dim"}  # by the look of a cell
 
-# Figures are read by colour-blind people (Okabe and Ito 2008) and survive a grey printer: maps darken steadily. The
-# darkest tenth is left out.
+# Lines of figures: Okabe and Ito (2008). Maps have those of the page on paper: white to blue above the middle, to
+# orange below, so that a grey printer darkens them steadily on either side.
 LINES = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-DARKENING, DARKEST = "YlGnBu", 0.92
 
 # The page by theme: light, dark, on paper. The ends of its maps (hi, lo, seq) are light enough (dark: dark enough) for
 # one colour of text on all shades; its lines (c0 to c6) are dark enough to be read as text.
@@ -36,9 +35,14 @@ PAGE = {
 }
 
 
+ABOVE, BELOW = PAGE["hi"][2], PAGE["lo"][2]  # of maps in figures
+SHADES = 20  # steps of a map that is drawn without a script
+
+
 def page_colours() -> dict[str, str]:
-    """LIGHT, DARK, PAPER -> properties of CSS."""
-    return {
+    """LIGHT, DARK, PAPER -> properties of CSS; SHADES -> a class a step."""
+    shades = " ".join(f".s{step} {{ --x: {step / SHADES:g}; }}" for step in range(SHADES + 1))
+    return {"SHADES": shades} | {
         theme: " ".join(f"--{name}: {colours[number]};" for name, colours in PAGE.items())
         for number, theme in enumerate(("LIGHT", "DARK", "PAPER"))
     }

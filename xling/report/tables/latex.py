@@ -1,13 +1,15 @@
 r"""LaTeX: the tables of a report and the findings of analyses with booktabs, and figures with their captions.
 
-A table is a file to \input; it needs booktabs (and longtable, graphicx where it is long or wide). Text is escaped, so
-nothing from a model, a label or a path is ever a command. Home is underlined, the best source of a column is bold.
-Letters that pdfLaTeX does not know stay as they are, and the file says that XeLaTeX or LuaLaTeX is needed.
+A table is a file to \input; it needs booktabs and amssymb (and graphicx where it is very wide). What is wider than a
+column of two goes over both (table*); what is longer than a page becomes several floats, since longtable refuses two
+columns. Text is escaped, so nothing from a model, a label or a path is ever a command. Home is underlined, the best
+source of a column is bold. Letters that pdfLaTeX does not know stay as they are, and the file says that XeLaTeX or
+LuaLaTeX is needed.
 """
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -17,8 +19,9 @@ from xling.report.tables.findings import finding_tables, said
 from xling.report.tables.table import BEST, HOME, SETTLED, TIED, UNKNOWN, Cell, Table
 
 MOST_ROWS = 42  # of a page; longer tables go over several
+COLUMN = 219.0  # points of one of two columns (ACL)
 MOST_LEFT_OUT = 6  # sentences of a caption
-PAGE = 440.0  # points; wider tables are scaled to the width of the text
+PAGE = 440.0  # wider tables are scaled to the width of the text
 _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -74,6 +77,21 @@ def table_latex(table: Table, label: str, about: str = "") -> str:
     return _floating(frame, caption, label, "l" + "r" * len(table.columns), breaks)
 
 
+def renamed(table: Table, names: Mapping[str, str]) -> Table:
+    """The table with its labels as figures have them: of `en -> de`, `baseline de` and `en†` each part."""
+
+    def name(label: str) -> str:
+        parts = re.split(r"( -> | ~ |, |: |^baseline |^minus |†$)", label)
+        return names.get(label) or "".join(names.get(part, part) for part in parts)
+
+    def cell(one: Cell) -> Cell:
+        return replace(one, text=names[one.text]) if one.value is None and one.text in names else one
+
+    rows = [(name(label), [cell(one) for one in row]) for label, row in table.rows]
+    columns = [name(column) for column in table.columns]
+    return replace(table, title=name(table.title), columns=columns, rows=rows)
+
+
 def _without_empty_columns(table: Table) -> Table:
     kept = [n for n in range(len(table.columns)) if any(row[n].shown for _, row in table.rows)]
     rows = [(name, [row[n] for n in kept]) for name, row in table.rows]
@@ -124,9 +142,9 @@ def _notes(table: Table) -> list[str]:
 # --- findings ---------------------------------------------------------------------------------------------
 
 
-def finding_latex(finding: Finding, label: str) -> str:
+def finding_latex(finding: Finding, label: str, names: Mapping[str, str] | None = None) -> str:
     """Any analysis, as the terminal and Markdown have it: a table, or several; the first says how it was made."""
-    tables = finding_tables(finding)
+    tables = [renamed(table, names or {}) for table in finding_tables(finding)]
     made = []
     for number, table in enumerate(tables):
         titled = replace(table, title=": ".join(part for part in (finding.title, table.title) if part))
@@ -139,21 +157,35 @@ def finding_latex(finding: Finding, label: str) -> str:
 
 
 def _floating(frame: pd.DataFrame, caption: str, label: str, columns: str, breaks: set[int]) -> str:
-    """A float, or a table over several pages; `breaks`: rows that have a rule above."""
-    style, head, wide = frame.style.hide(axis="index"), _head(frame), _points(frame)
-    if len(frame) > MOST_ROWS:
-        long = {"environment": "longtable", "caption": caption, "label": label}
-        body: str = style.to_latex(hrules=True, column_format=columns, **long)
-        body = body.replace(rf"\caption[]{{{caption}}}", r"\caption[]{(continued)}")
-        size = "small" if wide <= PAGE else "scriptsize" if wide * 0.8 <= PAGE else "tiny"
-        return f"{head}{{\\{size}\\setlength{{\\tabcolsep}}{{3pt}}\n{body}}}\n"
-    tabular = _ruled(style.to_latex(hrules=True, column_format=columns), breaks)
-    if wide > PAGE:
-        tabular = "\\resizebox{\\linewidth}{!}{%\n" + tabular.rstrip("\n") + "}\n"
-    return (
-        f"{head}\\begin{{table}}[t]\n\\centering\\small\\setlength{{\\tabcolsep}}{{4pt}}\n{tabular}"
-        f"\\caption{{{caption}}}\n\\label{{{label}}}\n\\end{{table}}\n"
-    )
+    """A float, or several in a row; `breaks`: rows that have a rule above."""
+    wide = _points(frame)
+    kind = "table*" if wide > COLUMN else "table"
+    made = []
+    for first, part in _parts(frame):
+        tabular = part.style.hide(axis="index").to_latex(hrules=True, column_format=columns)
+        tabular = _ruled(tabular, {row - first for row in breaks if first < row < first + len(part)})
+        if wide > PAGE:
+            tabular = "\\resizebox{\\textwidth}{!}{%\n" + tabular.rstrip("\n") + "}\n"
+        below = (
+            f"\\caption{{{caption}}}\n\\label{{{label}}}"
+            if first == 0
+            else f"\\par\\smallskip Table \\ref{{{label}}}, continued."
+        )
+        made.append(
+            f"\\begin{{{kind}}}[t]\n\\centering\\small\\setlength{{\\tabcolsep}}{{4pt}}\n{tabular}{below}\n"
+            f"\\end{{{kind}}}\n"
+        )
+    return _head(frame) + "".join(made)
+
+
+def _parts(frame: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
+    """Of at most MOST_ROWS rows, with where each begins; an interval stays below its number."""
+    starts = [0]
+    for row, label in enumerate(frame.iloc[:, 0]):
+        if label and row - starts[-1] >= MOST_ROWS - 1:
+            starts.append(row)
+    ends = [*starts[1:], len(frame)]
+    return [(start, frame.iloc[start:end]) for start, end in zip(starts, ends, strict=True)]
 
 
 def _points(frame: pd.DataFrame) -> float:
@@ -187,12 +219,20 @@ def _ruled(tabular: str, breaks: set[int]) -> str:
 # --- all of it --------------------------------------------------------------------------------------------
 
 
+# Where the figures lie: beside the file that is read, wherever the paper is (LaTeX of October 2020 or later).
+BESIDE = r"""\makeatletter
+\def\xlingbeside{}
+\ifdefined\CurrentFilePathUsed\ifx\CurrentFilePathUsed\@empty\else\edef\xlingbeside{\CurrentFilePathUsed/}\fi\fi
+\makeatother
+"""
+
+
 def figure_latex(path: str, caption: str, label: str, whole_page: bool) -> str:
-    r"""A figure as it is \input; `whole_page`: across both columns."""
+    r"""A figure of a file that begins with BESIDE, as it is \input; `whole_page`: across both columns."""
     kind = "figure*" if whole_page else "figure"
     said = escaped(caption.rstrip(". ")) + "."
     return (
-        f"\\begin{{{kind}}}[t]\n\\centering\n\\includegraphics{{{path}}}\n"
+        f"\\begin{{{kind}}}[t]\n\\centering\n\\includegraphics{{\\xlingbeside {path}}}\n"
         f"\\caption{{{said}}}\n\\label{{{label}}}\n\\end{{{kind}}}\n"
     )
 
@@ -207,6 +247,6 @@ _PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage{iftex}
 \ifPDFTeX\usepackage[T1]{fontenc}\usepackage[utf8]{inputenc}\else\usepackage{fontspec}\fi
 \usepackage[textwidth=6.3in,textheight=9.5in]{geometry}
-\usepackage{amsmath,amssymb,booktabs,graphicx,longtable}
+\usepackage{amsmath,amssymb,booktabs,graphicx}
 \begin{document}
 """
