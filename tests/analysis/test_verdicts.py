@@ -78,7 +78,8 @@ def test_a_source_that_shares_no_seed_with_the_best_is_not_called_worse(tmp_path
     grid.cell("en", "de", [0.0, 1.0, 0.5] * 10, seed=1)
     best = grid.panel().verdicts[-1]
     assert best.startswith(
-        "Best source is settled for 0 of 1 target (de: de). 1 cell has no seed in common with the best"
+        "Best source is settled for 0 of 1 target (de: de), 95 % for all of a target. 1 cell has no seed in "
+        "common with the best"
     )
 
 

@@ -27,7 +27,8 @@ from xling.analysis.matrix.types import (
     Seeds,
 )
 from xling.analysis.statistics.bootstrap import SHARE, Clusters, Floats, Sample, difference, draw, resample, select
-from xling.analysis.statistics.intervals import Difference, Estimate, fold, judged
+from xling.analysis.statistics.draws import worse_than_best
+from xling.analysis.statistics.intervals import ALPHA, Difference, Estimate, cautious_p, fold, judged
 from xling.config.common import is_foreign
 from xling.errors import StoreError
 from xling.results.items import Items, Pairs, Record, bounds, finite, read_array, read_items, read_record
@@ -397,7 +398,7 @@ def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Result
     pairs = pair_samples(column)
     entries = _entries(column, where, estimates, fold(pairs) if pairs else [None] * len(column.entries))
     for members in groups.panels.values():
-        _compare(entries, members, taken)
+        compare(entries, members, taken)
     count = len(groups.panels)
     means = {
         key: (
@@ -485,25 +486,29 @@ def _spearman(values: Sequence[float | None]) -> float | None:
     return float(np.mean(np.array(there))) if there else None
 
 
-def _compare(entries: list[Entry], members: Sequence[int], taken: Sequence[Sample]) -> None:
+def compare(entries: list[Entry], members: Sequence[int], taken: Sequence[Sample]) -> None:
     """Fill in, for one panel's part of the column: difference to home, difference to the best, ties."""
     filled = [(entry.win.value, m) for m in members if (entry := entries[m]).win is not None]
     if not filled:
         return
 
-    def against(reference: int) -> list[tuple[int, Difference | None]]:
+    def against(reference: int) -> list[tuple[int, Estimate]]:
         others = [m for _, m in filled if m != reference]
-        found = contrast(taken, others, [reference] * len(others))
-        return [(m, judged(estimate)) for m, estimate in zip(others, found, strict=True)]
+        found = zip(others, contrast(taken, others, [reference] * len(others)), strict=True)
+        return [(m, estimate) for m, estimate in found if estimate is not None]
 
     home = next((m for _, m in filled if entries[m].home), None)
-    for m, paired in [] if home is None else against(home):
-        entries[m] = replace(entries[m], versus_home=paired)
+    for m, estimate in [] if home is None else against(home):
+        entries[m] = replace(entries[m], versus_home=judged(estimate))
     best = max(filled, key=lambda pair: (pair[0], pair[1] == home, -pair[1]))[1]  # home, where it is equal
     entries[best] = replace(entries[best], best=True)
-    for m, paired in against(best):
-        if paired is not None:
-            entries[m] = replace(entries[m], versus_best=paired, tied=not paired.estimate.below(0))
+    rivals = against(best)
+    if rivals:
+        own = np.array([1.0, *(cautious_p(estimate) for _, estimate in rivals)])
+        corrected, alpha = worse_than_best(taken, [best, *(m for m, _ in rivals)], own)
+        for (m, estimate), p in zip(rivals, corrected[1:].tolist(), strict=True):
+            paired = replace(judged(estimate, alpha), p_best=p, settled=p < ALPHA)
+            entries[m] = replace(entries[m], versus_best=paired, tied=not paired.settled)
 
 
 def _mean(estimate: Estimate | None, entries: Sequence[Entry], members: Sequence[int]) -> Mean | None:

@@ -231,7 +231,7 @@ class Entry(Struct, frozen=True):
     versus_home: Difference | None = None
     versus_best: Difference | None = None  # None for the best itself
     best: bool = False
-    tied: bool = False  # its difference to the best includes 0
+    tied: bool = False  # not settled to be worse than the best, for all sources of the target together
     keys: list[str] = []  # of the judge stages, in seed order
     own: dict[str, Estimate] = {}  # measures of the user's own (xling/measures/own.py), in their units
 

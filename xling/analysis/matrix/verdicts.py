@@ -157,7 +157,7 @@ def _best_line(columns: Sequence[Sequence[Entry]], targets: int) -> str:
         words.append(f"{best.target}: {' = '.join([best.source, *tied])}")
         unsettled += [d for entry in rivals if entry.tied and (d := entry.versus_best) is not None]
     among = many(len(columns), "target") + (" with two sources or more" if len(columns) < targets else "")
-    line = f"Best source is settled for {alone} of {among} ({'; '.join(words)})"
+    line = f"Best source is settled for {alone} of {among} ({'; '.join(words)}), 95 % for all of a target"
     if unsettled:
         line += ". " + _of_them("", " tied with the best of its target", unsettled)
     if apart:

@@ -30,11 +30,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import chdtri, ndtri
+from scipy.special import chdtri, ndtr, ndtri
 from scipy.stats import rankdata
 
-from xling.analysis.statistics.bootstrap import RESAMPLES, SEED, Floats, Sample, ends_of, select
+from xling.analysis.statistics.bootstrap import RESAMPLES, SEED, Bools, Floats, Sample, ends_of, select
 from xling.analysis.statistics.intervals import (
+    ALPHA,
     LEVEL,
     MOST_FREEDOM,
     by_label,
@@ -47,6 +48,7 @@ from xling.analysis.statistics.intervals import (
 
 Small = npt.NDArray[np.float32]
 NORMAL = np.inf  # degrees of freedom of what is no t
+_NOTHING = 1e-9  # a standard error of nothing but rounding
 DIGITS = 2  # numbers that matrix.csv shows alike share a rank
 
 Interval = tuple[float, float]
@@ -82,11 +84,7 @@ def errors_of(samples: Sequence[Sample]) -> tuple[Floats, Floats]:
         places = np.flatnonzero(several).tolist()
         part, there = values[:, places], present[:, places]
         ends = over_seeds([select(point, places) for point in points], part, there)
-        centre = np.where(there, part, 0.0).sum(axis=0) / seeds[places]
-        between = np.where(there, part - centre, 0.0) / np.sqrt(seeds[places] * (seeds[places] - 1))
-        found = np.stack([_normal(point.label) for point in points], axis=1) @ between
-        for point, has in zip(points, there, strict=True):
-            found += np.where(has, point.resamples[:, places] - point.means[places], 0.0) / seeds[places]
+        found = _joint([select(point, places) for point in points], part, there)
         size = found.std(axis=0, ddof=1)
         found *= np.divide(ends.se, size, out=np.zeros_like(size), where=size > 0)
         told = ends.few & ((ends.se > 0) | (not paired))  # two that are equal on every prompt: nothing tells them apart
@@ -96,6 +94,19 @@ def errors_of(samples: Sequence[Sample]) -> tuple[Floats, Floats]:
         found[:, ends.counts[1] < 2] = np.nan  # of a single document
         errors[:, places], freedom[places] = found, np.where(told, NORMAL, np.maximum(ends.freedom, 1.0))
     return errors, freedom
+
+
+def _joint(points: Sequence[Sample], values: Floats, present: Bools) -> Floats:
+    """(RESAMPLES, K) errors over prompts and seeds, before they have the size of the intervals. present: (P, K)"""
+    seeds = np.maximum(present.sum(axis=0), 1)
+    found: Floats = np.zeros_like(points[0].resamples)
+    if len(points) > 1:
+        centre = np.where(present, values, 0.0).sum(axis=0) / seeds
+        between = np.where(present, values - centre, 0.0) / np.sqrt(seeds * np.maximum(seeds - 1, 1))
+        found += np.stack([_normal(point.label) for point in points], axis=1) @ between
+    for point, has in zip(points, present, strict=True):
+        found += np.where(has, point.resamples - point.means, 0.0) / seeds
+    return found
 
 
 def covariances(samples: Sequence[Sample], members: Sequence[int]) -> tuple[Floats, Floats, int] | None:
@@ -143,6 +154,40 @@ def with_tails(value: float, errors: Floats | Small, freedom: float, span: Float
     wide = errors * tails(float(f"{min(freedom, MOST_FREEDOM):.2g}"))[: len(errors)]
     ends = within(np.array([value]), np.abs(wide), np.sign(wide), span[:, None])
     return np.asarray(ends - value)
+
+
+# --- the best -----------------------------------------------------------------------------------------------
+
+
+def worse_than_best(samples: Sequence[Sample], members: Sequence[int], own: Floats) -> tuple[Floats, float]:
+    """(K,) p that a source is worse than the best, corrected for all K and for the choice of the best on the same data,
+    and the own p below which it is below 0.05.
+
+    samples: of win rates, a seed each; members: the K among their quantities; own: (K,) two-sided p of each one's
+    paired difference to the best, 1 of the best itself. Of K that are equally good, errors alone make one look best,
+    and another worse than it: the most extreme of such differences, each in its own standard errors, is what own p have
+    to be more extreme than (bootstrap of the maximum: Romano and Wolf 2005; the question is that of Hsu's multiple
+    comparisons with the best). Those found worse are left out, and the rest is compared anew: the model confidence set
+    of Hansen, Lunde and Nason 2011. With probability 95 % or more none of the truly best is called worse.
+    """
+    points = [select(point, members) for point in by_label(samples)]
+    values = np.stack([point.means for point in points])
+    errors = _joint(points, values, ~np.isnan(values))
+    covariance = np.atleast_2d(np.cov(errors, rowvar=False))
+    variance = np.diag(covariance)
+    size = np.sqrt(np.maximum(variance[:, None] + variance - 2 * covariance, 0.0))
+    size[size < _NOTHING] = np.inf  # equal on every prompt
+    left, corrected = np.arange(len(own)), own.copy()
+    while True:
+        part = errors[:, left]
+        gaps = (part.max(axis=1, keepdims=True) - part) / size[np.ix_(left, left)][part.argmax(axis=1)]
+        extreme = np.sort(2 * ndtr(-gaps.max(axis=1)))
+        share = np.searchsorted(extreme, own[left], side="right") / len(extreme)
+        corrected[left] = np.maximum(own[left], share)
+        kept = left[corrected[left] >= ALPHA]
+        if len(kept) == len(left) or len(kept) < 2:
+            return corrected, min(ALPHA, float(extreme[math.ceil(ALPHA * len(extreme)) - 1]))
+        left = kept
 
 
 # --- intervals --------------------------------------------------------------------------------------------

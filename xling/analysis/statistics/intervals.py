@@ -53,6 +53,7 @@ from xling.analysis.statistics.bootstrap import (
 )
 
 LEVEL = 0.95
+ALPHA = 0.05
 POWER = 0.8
 FEW = 10.0  # effective wins or losses
 FEW_APART = 5  # clusters that are no ties, or on which two cells differ
@@ -109,11 +110,12 @@ class Difference(Struct, frozen=True):
     """A paired difference, whether 0 is excluded, and what it would take to exclude it."""
 
     estimate: Estimate
-    settled: bool  # the 95 % interval excludes 0, not corrected for the number of comparisons
-    p: float | None  # two-sided, t with clusters - 1 (or seeds - 1) degrees of freedom
+    settled: bool  # the 95 % interval excludes 0; to a column's best: p_best is below 0.05
+    p: float | None  # two-sided, below 0.05 where the interval excludes 0 and nowhere else
     p_holm: float | None = None  # the same after Holm's correction within its table
     more: int | None = None  # prompts or seeds that would settle it (80 % power); None: settled, or absurdly many
     more_unit: str = "prompts"
+    p_best: float | None = None  # to a column's best: for the choice of the best, among all sources of the target
 
     @property
     def unknown(self) -> bool:
@@ -503,29 +505,53 @@ def _with_few(point: Sample, low: Floats, high: Floats, se: Floats) -> tuple[Flo
 
 
 @overload
-def judged(estimate: Estimate) -> Difference: ...
+def judged(estimate: Estimate, alpha: float = ...) -> Difference: ...
 @overload
-def judged(estimate: Estimate | None) -> Difference | None: ...
-def judged(estimate: Estimate | None) -> Difference | None:
-    """Of a paired difference: whether it is settled, its p, and what would settle it. None of None."""
+def judged(estimate: Estimate | None, alpha: float = ...) -> Difference | None: ...
+def judged(estimate: Estimate | None, alpha: float = ALPHA) -> Difference | None:
+    """Of a paired difference: whether it is settled, its p, and what would settle it. None of None.
+
+    alpha: the p at which it is: 0.05 for a difference by itself, that of draws.worse_than_best to the best of several.
+    """
     if estimate is None:
         return None
-    settled = estimate.above(0) or estimate.below(0)
-    more, unit = (None, "prompts") if settled else _more(estimate)
-    return Difference(estimate, settled, _p_value(estimate), None, more, unit)
+    p = _p_value(estimate)
+    settled = p is not None and p < alpha
+    more, unit = (None, "prompts") if settled else _more(estimate, alpha)
+    return Difference(estimate, settled, p, None, more, unit)
 
 
 def _p_value(estimate: Estimate) -> float | None:
+    """Two-sided, by Student's t; its standard error is that of the interval's half towards 0, so that both agree."""
     freedom = (estimate.clusters if estimate.over_prompts else estimate.seeds) - 1.0
     freedom = freedom if estimate.freedom is None else estimate.freedom
-    if estimate.se is None or freedom <= 0:
+    if estimate.low is None or estimate.high is None or freedom <= 0:
         return None
-    if estimate.se == 0:
-        return 1.0 if estimate.value == 0 else 0.0
-    return min(1.0, 2 * float(stdtr(freedom, -abs(estimate.value) / estimate.se)))
+    if estimate.value == 0:
+        return 1.0
+    half = estimate.value - estimate.low if estimate.value > 0 else estimate.high - estimate.value
+    if half <= 0:
+        return 0.0
+    limit = float(stdtrit(freedom, (1 + LEVEL) / 2))
+    p = 2 * float(stdtr(freedom, -abs(estimate.value) * limit / half))
+    return min(p, math.nextafter(ALPHA, 0)) if half < abs(estimate.value) else min(1.0, max(p, ALPHA))
 
 
-def _more(estimate: Estimate) -> tuple[int | None, str]:
+def cautious_p(estimate: Estimate) -> float:
+    """Of a difference among many, far out where percentiles do not tell: the larger of its p and that of Student's t.
+
+    1 where there is none.
+    """
+    p = _p_value(estimate)
+    if p is None or not estimate.se:
+        return 1.0 if p is None else p
+    by_prompts = estimate.freedom is None and estimate.over_prompts
+    freedom = estimate.freedom or (estimate.clusters if by_prompts else estimate.seeds) - 1.0
+    small = estimate.clusters / (estimate.clusters - 1) if by_prompts else 1.0  # a bootstrap's variance is n - 1 in n
+    return max(p, 2 * float(stdtr(freedom, -abs(estimate.value) / estimate.se / math.sqrt(small))))
+
+
+def _more(estimate: Estimate, alpha: float) -> tuple[int | None, str]:
     """Prompts or seeds to add for a power of 80 %, if the difference is as large as it looks, and which of the two.
 
     It is those that more of the standard error comes from, or the others where these alone would not do.
@@ -538,27 +564,27 @@ def _more(estimate: Estimate) -> tuple[int | None, str]:
     prompts = max(estimate.se**2 - seeds, 0.0)
     for unit in dict.fromkeys((first, *(("prompts", "seeds") if seeds else ()))):
         if unit == "prompts":
-            needed, have, most = prompts_needed(estimate.n * prompts, points, seeds), estimate.n, MOST_PROMPTS
+            needed, have = prompts_needed(estimate.n * prompts, points, seeds, alpha), estimate.n
         else:
-            deviation = math.sqrt(estimate.seeds * seeds)
-            needed, have, most = seeds_needed(deviation, points, prompts), estimate.seeds, MOST_SEEDS
-        if have < needed <= have + most:  # not of NaN
+            needed, have = seeds_needed(math.sqrt(estimate.seeds * seeds), points, prompts, alpha), estimate.seeds
+        if have < needed <= have + (MOST_PROMPTS if unit == "prompts" else MOST_SEEDS):  # not of NaN
             return int(needed) - have, unit
     return None, first
 
 
-def prompts_needed(variance: float, points: float, fixed: float = 0.0) -> float:
+def prompts_needed(variance: float, points: float, fixed: float = 0.0, alpha: float = ALPHA) -> float:
     """Of a paired difference with this variance a prompt, at least 2; NaN where no number would do.
 
-    n = (z_.975 + z_.8)^2 v / d^2; fixed: variance of the difference that no prompts narrow, which (d / z)^2 has to pay.
+    n = (z_.975 + z_.8)^2 v / d^2 at alpha = 0.05; fixed: variance of the difference that no prompts narrow, which
+    (d / z)^2 has to pay.
     """
     if points <= 0 or math.isnan(variance):
         return math.nan
-    room = points**2 / float(ndtri((1 + LEVEL) / 2) + ndtri(POWER)) ** 2 - fixed
+    room = points**2 / float(ndtri(1 - alpha / 2) + ndtri(POWER)) ** 2 - fixed
     return float(max(2, math.ceil(variance / room))) if room > 0 else math.nan
 
 
-def seeds_needed(deviation: float, points: float, fixed: float = 0.0) -> float:
+def seeds_needed(deviation: float, points: float, fixed: float = 0.0, alpha: float = ALPHA) -> float:
     """Of a paired t-test over seeds; NaN where the deviation is not known, or more than MOST_SEEDS are needed.
 
     fixed: variance of the difference that no seeds narrow, as of the prompts; degrees of freedom are Satterthwaite's.
@@ -571,7 +597,7 @@ def seeds_needed(deviation: float, points: float, fixed: float = 0.0) -> float:
         variance = deviation**2 / seeds
         error = math.sqrt(variance + fixed)
         freedom = (seeds - 1) * min((error**2 / variance) ** 2, MOST_FREEDOM) if variance else MOST_FREEDOM
-        limit, shift = float(stdtrit(freedom, (1 + LEVEL) / 2)), points / error
+        limit, shift = float(stdtrit(freedom, 1 - alpha / 2)), points / error
         reached = 1 - float(nctdtr(freedom, shift, limit)) + float(nctdtr(freedom, shift, -limit))
         if reached >= POWER:
             return float(seeds)
