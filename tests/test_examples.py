@@ -127,6 +127,12 @@ def test_a_measure_that_fails_is_a_sentence_and_costs_no_other_number(grid: "xli
     half = again.measures.set_index("target_lang").half
     assert (half["en"] == 1).all() and half["tr"].isna().all()
     assert again.cells.equals(grid.cells)
+    asked = ("sweeps=demo", *SMALL, f"root='{folder / 'outputs'}'", "measures=[]")  # and of the matrix without it
+    assert (
+        f"folded without half, which the last command of demo measured; that is kept, and measures=[{file}:half]"
+        in (" ".join(xling.plan(*asked).warnings))
+    )
+    assert "measures=[] asks for no measures of your own" in " ".join(xling.plan(*asked, "name=new").warnings)
     file.unlink()
     assert again.reduce().matrix.left_out == [f"The measures of this grid are in {file}, which is not there any more."]
 

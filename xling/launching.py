@@ -24,6 +24,7 @@ from xling.folding import fold
 from xling.grid.claim import check_own, digest_of, running
 from xling.grid.estimate import Speed, in_processes, rates_from
 from xling.grid.plan import Plan, make_plan, needs_of, replaced, too_large
+from xling.grid.records import planned as planned_file
 from xling.grid.stage import Gpus
 from xling.grid.store import Store
 from xling.grid.weights import drop_of, dropped_kinds
@@ -79,11 +80,16 @@ def plan_of(cells: Cells, catalogue: str, device: Callable[[], Speed | None] = l
     )
     said = [*_unsuited(asked, cells), *beyond(asked), *strange(asked), *notes(plan), *_templates(asked)]
     said += _own_judges(plan)
-    drops = dropped_kinds(settings["keep_weights"], plan.kinds)
-    warnings = [*plan.warnings, *remarks, *said, *replaced(plan)]
+    drops, measures = dropped_kinds(settings["keep_weights"], plan.kinds), _own_measures(settings["measures"])
+    warnings = [
+        *plan.warnings,
+        *remarks,
+        *said,
+        *replaced(plan),
+        *_without_measures(plan, settings["measures"], measures),
+    ]
     told = [] if dry_run or not hasattr(dag, "language_rates") else dag.language_rates(asked, stage_cells)
-    return replace(plan, warnings=warnings, language_rates=told, measures=_own_measures(settings["measures"]),
-                   drops=drops)  # fmt: skip
+    return replace(plan, warnings=warnings, language_rates=told, measures=measures, drops=drops)
 
 
 def _unsuited(asked: Sequence[Experiment], cells: Cells) -> list[str]:
@@ -101,6 +107,19 @@ def _own_measures(value: Any) -> list[str]:
     if taken := [name for name in names if names.count(name) > 1 or name in Items.__struct_fields__]:
         raise ConfigError(f"measures: the name {taken[0]} is taken. Give the function another.")
     return found
+
+
+def _without_measures(plan: Plan, asked: Any, measures: Sequence[str]) -> list[str]:
+    """A sentence where the grid's matrix loses measures of the user's own, or where none are asked for by name."""
+    gone = [one for one in planned_file(plan.store, plan.name).measures if one not in measures]
+    lost = [one for one in gone if one.rpartition(":")[2] not in {new.rpartition(":")[2] for new in measures}]
+    if lost:
+        names, again = listed([one.rpartition(":")[2] for one in lost], 5), ",".join([*measures, *lost])
+        return [
+            f"The matrix is folded without {names}, which the last command of {plan.name} measured; that is kept, and "
+            f"measures=[{again}] shows it again."
+        ]
+    return ["measures=[] asks for no measures of your own, and there are none to leave out."] if asked == [] else []
 
 
 def _package(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,8 @@ COST: dict[str, Any] = {
 
 
 def made(store: Store, plan: Plan) -> None:
-    """Run a plan's stages in this process."""
+    """Run a plan in this process."""
+    plan.write()
     executor = Executor(store, KINDS, force=plan.mode == "force")
     for step in plan.steps.values():
         executor.execute(Job(step.stage.key, Sheet.of(step.stage)))
@@ -74,11 +76,28 @@ def test_finished_stages_are_cached_and_a_larger_grid_shares_them(tmp_path: Path
 def test_the_reason_names_what_changed_and_where_it_comes_from(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made(store, make_plan(grid(["de"], ["de"], pool_de={"policy": {"n": 16, "p": 1.0}}), store))
-    made(store, make_plan(grid(["de"], ["de"], pool_de={"policy": {"n": 32, "p": 0.5}}), store))
-    plan = make_plan(grid(["de"], ["de"], pool_de={"policy": {"n": 64, "p": 1.0}}), store)
+    # what another grid of the root has is no change of this one, however near it is
+    made(store, make_plan(grid(["de"], ["de"], pool_de={"policy": {"n": 64, "p": 0.9}}), store, name="other"))
+    asked = grid(["de"], ["de"], pool_de={"policy": {"n": 64, "p": 1.0}})
+    plan = make_plan(asked, store)
     assert step(plan, "sft[de]").state == "cached"
     assert step(plan, "pool[de]").reason == "spec changed: policy.n 16 -> 64"
     assert step(plan, "score[de, de]").reason == "parent will run: pool[de]"
+    assert step(make_plan(asked, store, name="other"), "pool[de]").reason == "spec changed: policy.p 0.9 -> 1.0"
+    assert step(make_plan(asked, store, name="new"), "pool[de]").reason == "missing"
+
+
+def test_the_full_plan_says_what_stands_on_disk(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made(store, make_plan(one(stage("base", "base", x=1)), store))
+    plan = make_plan(one(stage("base", "base", x=1), stage("base", "other", x=2)), store)
+    file = io.StringIO()
+    plan.print(Console(file=file, width=120), every=True)
+    [base, other] = [line for line in file.getvalue().splitlines() if re.match(r"    [01] ", line)]
+    folder = store.folder("base", step(plan, "base").stage.key)
+    stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != "done.json")
+    assert step(plan, "base").stored == stored and base.rstrip().endswith(f" {stored} B") and "missing" in other
+    assert f"On disk: {stored} B in 1 results that are used" in file.getvalue()
 
 
 def test_another_task_is_the_whole_reason(tmp_path: Path) -> None:
@@ -101,7 +120,7 @@ def test_a_parent_that_is_done_already_is_named_as_changed(tmp_path: Path) -> No
     store = Store(tmp_path)
     made(store, make_plan(one(stage("pool", "pool", {"base": stage("base", "base", x=1)})), store))
     other = stage("base", "base", x=2)
-    made(store, make_plan(one(other), store))
+    made(store, make_plan(one(other), store, name="other"))
     assert step(make_plan(one(stage("pool", "pool", {"base": other})), store), "pool").reason == "parent changed: base"
 
 

@@ -249,6 +249,7 @@ def test_a_plan_says_which_rows_have_changed(no_model: Path, tmp_path: Path) -> 
     folder.mkdir(parents=True)
     sheet = Sheet(old.kind, old.version, old.label, dict(old.spec), {})
     (folder / "spec.json").write_bytes(msgspec.json.encode(sheet))
+    make_plan([Cell({}, old)], store).write()
 
     def reason(found: list[Row]) -> str:
         stage = stages(no_model, own(tmp_path / "f.jsonl", found))["reward[en]"]

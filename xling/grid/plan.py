@@ -31,7 +31,7 @@ from xling.grid.stage import DATA, MODELS, WHERE, Cell, Gpus, Json, Kind, Memory
 from xling.grid.store import Listing, Status, Store
 from xling.grid.weights import drop, keepers
 
-# --- Why a stage has to run: what differs between its spec and the nearest result that is already stored ---
+# --- Why a stage has to run: what differs between its spec and the nearest result that the grid had as last planned ---
 
 
 def differences(old: Json, new: Json, path: str = "") -> Iterator[str]:
@@ -54,7 +54,7 @@ def _shown_value(value: Json) -> str:
 
 
 class Neighbours:
-    """Stored results of one kind by label, without the plan's own: those are other cells, not older specs."""
+    """Stored results of one kind by label, of the grid's last plan and not of this one: they are older specs of it."""
 
     def __init__(self, store: Store, kind: str, keys: Iterable[str]) -> None:
         self._by_label: dict[str, list[Sheet]] = {}
@@ -129,6 +129,7 @@ class Step:
     state: State  # run; cached: use the result; failed, blocked, missing: not in this mode
     reason: str
     lost: bool = False  # a result is stored that holds no longer: it goes before the stage runs
+    stored: int = 0  # bytes of its result on disk
 
 
 @dataclass(frozen=True, repr=False)
@@ -306,7 +307,7 @@ def make_plan(
     statuses = {
         key: _status(store, stage, listings[stage.kind], known.get(stage.kind)) for key, stage in stages.items()
     }
-    steps = _steps(store, decide, stages, statuses, listings)
+    steps = _steps(store, name, decide, stages, statuses, listings)
     estimates = {}
     for kind, keys in keys_of.items():
         asked = [stages[key] for key in keys if steps[key].state == "run"]
@@ -435,6 +436,7 @@ def _roots(stage: Stage) -> set[str]:
 
 def _steps(
     store: Store,
+    name: str,
     mode: Mode,
     stages: Mapping[str, Stage],
     statuses: Mapping[str, Status],
@@ -443,13 +445,20 @@ def _steps(
     """Decide on each stage in order, knowing what was decided on its parents."""
     steps: dict[str, Step] = {}
     neighbours: dict[str, Neighbours] = {}
+    before: list[Ref] = []  # results that the grid's last plan names; other grids' settings are no change of this one
+
+    def last_plan() -> list[Ref]:
+        if not before:
+            before.extend(Ref(stage.kind, stage.key) for stage in planned(store, name).stages)
+        return before
 
     def reason(stage: Stage, status: Status) -> str:
         if status.state != "missing":
             words = {"lost": "", "damaged": "damaged: ", "failed": "failed before: "}
             return f"{words[status.state]}{status.why}"
         if stage.kind not in neighbours:
-            neighbours[stage.kind] = Neighbours(store, stage.kind, listings[stage.kind].results - stages.keys())
+            known = {ref.key for ref in last_plan() if ref.kind == stage.kind} & listings[stage.kind].results
+            neighbours[stage.kind] = Neighbours(store, stage.kind, known - stages.keys())
         return neighbours[stage.kind].reason(stage, steps)
 
     def decided(stage: Stage, status: Status) -> tuple[State, str]:
@@ -470,7 +479,9 @@ def _steps(
 
     statuses = {**statuses, **_needed_again(mode, stages, statuses)}
     for key, stage in stages.items():
-        steps[key] = Step(stage, *decided(stage, statuses[key]), lost=statuses[key].state == "lost")
+        done = statuses[key].done
+        stored = 0 if done is None else sum(fact.size for fact in done.files.values())
+        steps[key] = Step(stage, *decided(stage, statuses[key]), lost=statuses[key].state == "lost", stored=stored)
     return steps
 
 
@@ -545,11 +556,15 @@ def plan_table(plan: Plan, workers: int, said: str = "") -> RenderableType:
 def stage_table(plan: Plan) -> RenderableType:
     """A line a stage, by the index and label that `xling status --all` shows once the plan is run."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("index", "stage", "", "key", "why"):
-        table.add_column(column, justify="right" if column == "index" else "left", no_wrap=column != "why")
+    for column in ("index", "stage", "", "key", "disk", "why"):
+        table.add_column(column, justify="right" if column in ("index", "disk") else "left", no_wrap=column != "why")
     for number, (key, step) in enumerate(plan.steps.items()):
-        table.add_row(str(number), escape(step.stage.label), step.state, key[:12], escape(step.reason))
-    return table
+        disk = size(step.stored) if step.stored else ""
+        table.add_row(str(number), escape(step.stage.label), step.state, key[:12], disk, escape(step.reason))
+    cached = [step.stored for step in plan.steps.values() if step.state == "cached"]
+    more = sum(estimate.stored for estimate in plan.estimates.values())
+    said = f"On disk: {size(sum(cached))} in {len(cached)} results that are used as they are"
+    return Group(table, f"{said}{f'; models to come take about {size(more)}' if more else ''}.")
 
 
 def _scale(plan: Plan, kind: str) -> tuple[str, str]:
