@@ -177,10 +177,17 @@ def test_a_cancel_that_slurm_refuses_is_said_and_not_noted(toy: Toy) -> None:
 
 
 @pytest.mark.parametrize(("memory", "words"), [("1", "cancelled"), ("0.03", "killed .*memory")])
-def test_a_reducer_that_is_cancelled_or_killed_is_missed(toy: Toy, memory: str, words: str) -> None:
+def test_a_reducer_that_is_cancelled_or_killed_is_missed(toy: Toy, tmp_path: Path, memory: str, words: str) -> None:
     toy.sources = toy.targets = ("de",)
     toy.behaviour = {"base": f"until {toy.gate}"}
-    toy.launch(f"hydra.launcher.stages.reduce.mem_gb={memory}")
+    holder = tmp_path / "holder"  # SLURM looks at memory every two seconds: the reducer is stopped while it has some
+    holder.write_text("""
+        while [ -e /proc/$1 ]; do
+            [ "$(awk '/^VmRSS/ {print $2}' /proc/$1/status)" -gt 60000 ] && kill -STOP $1 && exit
+            sleep 0.05
+        done""")
+    held = [] if words == "cancelled" else [f"hydra.launcher.stages.reduce.setup=['bash {holder} $$ &']"]
+    toy.launch(f"hydra.launcher.stages.reduce.mem_gb={memory}", *held)
     if words == "cancelled":
         toy.cluster.run("scancel", f"{max(int(job.partition('_')[0]) for job in toy.queue())}_0")
     toy.open_gate()
