@@ -9,7 +9,7 @@ import pytest
 from cluster import Cluster, wait_until
 from toy_grid import Toy
 
-from xling.grid.records import Done, read
+from xling.grid.records import Done, read, read_grid
 
 STEPS = 150  # of 0.1 s
 
@@ -150,6 +150,16 @@ def test_weights_that_all_have_read_go_and_come_again(toy: Toy) -> None:
         toy.finish()
         assert not list(toy.root.glob("stages/*/*/weights.bin")) and not toy.leftovers()
     assert "Weights were dropped on purpose (keep_weights) of 2 sft, 2 reward." in toy.xling("status", toy.name)
+    # and where they go although they were planned to be there: the job that misses them makes them, and what they need
+    toy.targets, toy.behaviour = ("de", "en", "tr"), {"pool[tr]": f"until {toy.gate}"}
+    toy.launch()
+    toy.wait_running("pool[tr]")
+    wait_until(lambda: len(list(toy.root.glob("stages/reward/*/weights.bin"))) == 2, "the reward models are there")
+    for stage in read_grid(toy.store, toy.name).stages:
+        if stage.label in ("reward[de]", "reward[en]", "sft[de]", "sft[en]"):
+            toy.store.drop(stage.kind, stage.key, ["*.bin"])
+    toy.open_gate()
+    toy.finish()
 
 
 def test_four_processes_on_two_nodes(several: Toy) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -340,13 +341,13 @@ class Runner:
     def _execute(self, job: Job) -> Report:
         """Run a stage; wait where another runner is at it, make a damaged parent again."""
         executor = self._executor
-        heals = 0
+        heals = Counter[str]()
         while True:
             report = executor.execute(job)
             if report.event == "claimed":
                 self._claimed(job)
-            elif report.event == "damaged" and heals < HEALS and self._heal(job, report.parent):
-                heals += 1
+            elif report.event == "damaged" and heals[report.parent] < HEALS and self._heal(job, report.parent):
+                heals[report.parent] += 1
             elif report.event == "damaged":
                 text = f"StoreError: a result it needs cannot be used: {report.text}"
                 record_failure(self.store, job.sheet.kind, job.key, job.sheet.label, text, text)
@@ -389,9 +390,7 @@ class Runner:
         for up in job.sheet.parents.values():
             sheet = self._sheet(up) if up.key == key else None
             if sheet is not None:
-                parent = Job(key, sheet, suspect=True)
-                while (report := self._executor.execute(parent)).event == "claimed":
-                    self._claimed(parent)
+                report = self._execute(Job(key, sheet, suspect=True))  # with what that needs, if it has to
                 return report.event in ("done", "found")
         return False
 
