@@ -14,7 +14,8 @@ from cluster import Cluster, _processes_with, wait_until
 from xling.errors import ConfigError
 from xling.runners.slurm import cluster as slurm
 from xling.runners.slurm.cluster import JobRef
-from xling.runners.slurm.settings import Resources, check_resources
+from xling.runners.slurm.limits import check_resources
+from xling.runners.slurm.settings import Resources
 
 NAME = "xling-a_grid_with_a_long_name_that_says_what_it_is-1122064412abcd"
 Count = Callable[[], list[str]]

@@ -19,19 +19,9 @@ from xling.grid.stage import Cell, Context, Kind, Stage
 from xling.grid.store import Store
 from xling.runners.slurm.dispatch import arrays_of, assign, dependencies, dependency, is_held
 from xling.runners.slurm.dryrun import course, doubts
+from xling.runners.slurm.limits import check_resources, mixed_gpus, parse_limits
 from xling.runners.slurm.record import Array, Place, Task
-from xling.runners.slurm.settings import (
-    OWN,
-    RESOURCES,
-    Resources,
-    Slurm,
-    check_resources,
-    gpu_types,
-    gpus_as_asked,
-    gpus_in,
-    mixed_gpus,
-    parse_limits,
-)
+from xling.runners.slurm.settings import OWN, RESOURCES, Resources, Slurm, gpu_types, gpus_as_asked, gpus_in
 from xling.runners.slurm.settings import read as settings_from
 
 CHEAP: Mapping[str, float] = dict.fromkeys(("base", "sft", "reward", "pool", "gold", "score", "judge"), 0.001)
@@ -350,6 +340,11 @@ def test_a_kind_overrides_some_values_and_keeps_the_others() -> None:
         ({"timeout_min": "long"}, ["hydra.launcher.timeout_min=long does not fit", "Type hydra.launcher.timeout_min="]),
         ({"mem_gb": 0}, ["hydra.launcher.mem_gb=0"]),
         ({"gpus_per_node": True}, ["hydra.launcher.gpus_per_node=true"]),
+        ({"mem_per_gpu": "lots"}, ["mem_per_gpu=lots: that is no amount", "Type hydra.launcher.mem_per_gpu=40G"]),
+        ({"mem_per_cpu": "4.5G"}, ["mem_per_cpu=4.5G"]),
+        ({"gres": "gpu:a100:many"}, ["gres=gpu:a100:many: that is no list of name:type:number"]),
+        ({"exclude": "n[1-2,n3"}, ["exclude=n[1-2,n3: that is no list of nodes. Type hydra.launcher.exclude=n1,n2"]),
+        ({"stages": {"sft": {"exclude": "n1 n2"}}}, ["hydra.launcher.stages.sft.exclude=n1 n2"]),
         ({"wait": "yes"}, ["hydra.launcher.wait=yes", "Type hydra.launcher.wait=true"]),
         ({"python": "srun --ntasks=1 python", "stages": {"sft": {"tasks_per_node": 2}}}, ["the steps of sft, which"]),
     ],

@@ -23,7 +23,7 @@ from xling.runners import GpuTime
 from xling.runners.execute import Job
 from xling.runners.slurm import pilot, record
 from xling.runners.slurm.cost import cost
-from xling.runners.slurm.dispatch import pilots_of
+from xling.runners.slurm.dispatch import dependencies, dependency, pilots_of
 from xling.runners.slurm.record import Array, Event, Submission, Task
 from xling.runners.slurm.settings import Resources, Slurm
 from xling.runners.slurm.watch import look
@@ -127,6 +127,18 @@ def test_pilots_are_cancelled_and_lose_their_nodes(flown_anywhere: Toy) -> None:
     assert not flown.doubles()
 
 
+def test_a_stage_that_has_its_job_killed_is_no_other_pilots_end(flown_anywhere: Toy) -> None:
+    """Two of three are killed for memory; the last leaves the stage alone and does everything else."""
+    flown = flown_anywhere
+    flown.settings = ("mem_gb=1", "cpus_per_task=2", "partition=cpu", "pilots=3", "pilot_stages=1")
+    flown.behaviour["reward[de]"] = f"count {flown.folder}/count; memory 1500"
+    flown.launch()
+    flown.wait()
+    [(label, last)] = flown.failures().items()
+    assert label == "reward[de]" and last.startswith("SLURM has killed 2 pilots that were at it; the last: killed ")
+    assert flown.matrix().decode().count(",done,") == 2 and flown.ran(flown.folder / "count")["reward[de]"] == 2
+
+
 def test_a_stage_of_a_pilot_is_cancelled(flown: Toy) -> None:
     """One that runs and one that waits; everything else is done, and the same command makes the rest."""
     flown.sources = ("de", "en", "tr")
@@ -198,7 +210,7 @@ def test_a_pilot_stops_when_told_and_two_share_what_is_left(tmp_path: Path, monk
     plan = make_plan(cells, Store(tmp_path / "out"), name="flown", kinds=NOOP)
     plan.store.prepare()
     settings = Slurm(pilots=2, pilot_stages=2)
-    jobs, arrays = pilots_of(plan, settings, 2, {plan.to_run[1].key}, "xling-flown")
+    jobs, arrays = pilots_of(plan, settings, 2, {plan.to_run[1].key}, 1001, "xling-flown")
     assert [len(array.tasks) for array in arrays] == [2, 1] and len(jobs) == len(plan.to_run) == 15
     submission = Submission("1", "flown", str(plan.store.root), time.time(), (), "noop_stages:KINDS", False, None,
                             host.code_digest(), sys.executable, "", (), settings, {}, arrays, jobs)  # fmt: skip
@@ -210,7 +222,7 @@ def test_a_pilot_stops_when_told_and_two_share_what_is_left(tmp_path: Path, monk
     notes = list[Event]()
 
     def flight(told: Callable[[], str]) -> pilot.Flown:
-        turn = pilot.Turn("1_0", notes.append, told, 10.0, lambda _: False, lambda: None, lambda _: None)
+        turn = pilot.Turn("1_0", notes.append, told, 10.0, lambda _: False, lambda _: "", lambda: None, lambda _: None)
         return pilot.fly(filed, filed.task((0, 1))[1], turn, "")
 
     pools = [plan.store.beside(job.sheet.kind, job.key, ".claim") for job in jobs if job.sheet.kind == "pool"]
@@ -230,10 +242,34 @@ def test_pilots_have_gpus_if_a_stage_computes_on_one(tmp_path: Path) -> None:
     settings = Slurm(Resources(gpus_per_node=2), cpu=Resources(cpus_per_task=3), pilots=2)
     light = replace(plan, kinds={name: replace(kind, gpu=lambda stage: False) for name, kind in NOOP.items()})
     for one, asked in ((plan, settings.common), (light, settings.cpu)):
-        _, arrays = pilots_of(one, settings, 2, set(), "x")
+        _, arrays = pilots_of(one, settings, 2, set(), 1001, "x")
         assert [array.resources for array in arrays] == [asked, settings.cpu]
-    waits = pilots_of(plan, settings, 2, {stage.key for stage in plan.to_run}, "x", ["7"])
+    waits = pilots_of(plan, settings, 2, {stage.key for stage in plan.to_run}, 1001, "x", ["7"])
     assert waits[0] == () and [array.tasks for array in waits[1]] == [(Task((), (), ("7",)),)], "the one that folds"
+
+
+def test_what_takes_long_without_gpus_waits_for_the_end_of_pilots(tmp_path: Path) -> None:
+    """And what is below it, in arrays that find room in the queue; without GPUs pilots do all."""
+    light = ("score", "judge")
+    kinds = {name: replace(kind, gpu=lambda stage: stage.kind not in light, seconds=2.0) for name, kind in NOOP.items()}
+    plan = make_plan(grid(["a", "b"], ["a", "b"]), Store(tmp_path), name="flown", kinds=kinds)
+    left = [stage for stage in plan.to_run if stage.kind in light]
+    assert left and {stage.kind for stage in plan.to_run} - set(light)
+    for asked, waits in ((Resources(gpus_per_node=1), True), (Resources(), False)):
+        settings = Slurm(asked, cpu=Resources(mem_gb=3), pilots=2)
+        jobs, arrays = pilots_of(plan, settings, 2, set(), 3, "x", before=["9"])
+        assert {job.key for job in jobs} == {stage.key for stage in plan.to_run}
+        own = {jobs[number].key for number in arrays[0].tasks[0].stages}
+        assert own == {stage.key for stage in plan.to_run} - {stage.key for stage in left if waits}
+        assert arrays[0].pilots and arrays[0].tasks[0].others == ("9",)
+        assert [array.number for array in arrays] == list(range(len(arrays)))
+        ids = {array.number: str(array.number + 100) for array in arrays}
+        edges = dependencies(arrays, ids)
+        for array in arrays[1:]:
+            assert not array.pilots and array.resources == settings.cpu and len(array.tasks) <= 3
+            whole = dependency(array, arrays, ids)
+            each = [edges[f"{ids[array.number]}_{task}"] for task in range(len(array.tasks) if not whole else 0)]
+            assert all("afterany:100" in words for words in (each or [whole])), (whole, each)
 
 
 def test_what_pilots_have_used_is_what_was_not_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -305,12 +305,18 @@ class Heart:
         release(path, self._who)
 
     @contextlib.contextmanager
-    def alone(self, path: str, doing: str, gone: Callable[[Claim], bool] = lambda claim: False) -> Iterator[None]:
+    def alone(
+        self,
+        path: str,
+        doing: str,
+        gone: Callable[[Claim], bool] = lambda claim: False,
+        patience: float = TURN_SECONDS,
+    ) -> Iterator[None]:
         """Do what one process at a time may do, under a claim: wait for a turn, and say so if it takes a while.
 
         gone: whether something else than a heartbeat tells that a holder has ended. One that is silent is waited for
         until it is known to live or to be dead; ConfigError where one that lives has the claim for longer than
-        TURN_SECONDS. `doing` says of them what they do.
+        `patience` seconds. `doing` says of them what they do.
         """
         watch = Watch(lambda: files.clock(Path(path).parent), self._timeout)
         before, start, asked, told = None, 0.0, -ASK_SECONDS, False
@@ -329,9 +335,9 @@ class Heart:
                     drop(path, other)
                     continue
             lives = watch.silent(path)[0] <= 2 * (other.beat or self._timeout / BEATS)
-            if lives and now - start > TURN_SECONDS:
+            if lives and now - start > patience:
                 raise ConfigError(
-                    f"{other.who} {doing}, and has been at it for more than {TURN_SECONDS:.0f} seconds. Try again when "
+                    f"{other.who} {doing}, and has been at it for more than {patience:.0f} seconds. Try again when "
                     f"it is done; if you know that it is gone, type: rm '{path}'"
                 )
             time.sleep(0.02)

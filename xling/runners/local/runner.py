@@ -79,7 +79,7 @@ def run_local(
 class Loop:
     """The event loop: feeds idle workers, listens to all of them, replaces the dead.
 
-    What a pilot (xling/runners/slurm/pilot.py) does otherwise: over, gone, failed_meanwhile, taken, signals.
+    What a pilot (xling/runners/slurm/pilot.py) does otherwise: over, gone, left, failed_meanwhile, taken, signals.
     """
 
     patience = 3.0  # seconds that workers have to end when there is no more to do, or they are told to stop
@@ -284,12 +284,14 @@ class Loop:
             stage = self._plan.steps[key].stage
             beside = self._store.beside(stage.kind, key, ".claim")
             held = self._watch.holder(beside)
-            if held is not None and self.gone(held):
+            if held is not None and self.gone(stage, held):
                 claim.drop(beside, held)
             elif held is not None:
                 if time.monotonic() >= self._said[key]:
                     self._said[key] = time.monotonic() + SAY_SECONDS[1]
                     waited.setdefault((held.by.name, held.since // 60), []).append((stage.label, beside, held))
+            elif not self.left(stage):
+                continue
             elif (failure := self.failed_meanwhile(stage)) is not None:
                 self._fail(key, failure)
             else:
@@ -297,9 +299,13 @@ class Loop:
         for group in waited.values():
             self._say_waiting([label for label, _, _ in group], *group[0][1:])
 
-    def gone(self, held: claim.Claim) -> bool:
-        """Whether something else than its heartbeat tells that a runner has ended."""
+    def gone(self, stage: Stage, held: claim.Claim) -> bool:
+        """Whether something else than its heartbeat tells that the runner of a stage has ended."""
         return False
+
+    def left(self, stage: Stage) -> bool:
+        """Nobody else is at a stage any more; whether it may go on."""
+        return True
 
     def failed_meanwhile(self, stage: Stage) -> str | None:
         """Another runner's failure of a stage, its last line."""

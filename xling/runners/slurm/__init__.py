@@ -1,9 +1,9 @@
 """Running a plan as jobs of a SLURM cluster: hooks of hydra/launcher=slurm (xling/runners/__init__.py); docs/slurm.md.
 
-settings.py: what can be asked for; dispatch.py: stages to jobs; submit.py, script.py, task.py, step.py: from the shell
-to the processes of a job; pilot.py: a job that takes stages as they become ready; dryrun.py: what a dry run shows of
-jobs; record.py: what has been submitted and what became of it; cluster.py: SLURM's commands; watch.py: `xling status`,
-`logs` and `cancel`.
+settings.py: what can be asked for; limits.py: what a cluster allows; dispatch.py: stages to jobs; submit.py, script.py,
+task.py, step.py: from the shell to the processes of a job; pilot.py: a job that takes stages as they become ready;
+dryrun.py: what a dry run shows of jobs; record.py: what has been submitted and what became of it; cluster.py: SLURM's
+commands; watch.py: `xling status`, `logs` and `cancel`.
 """
 
 import sys
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from xling.grid.plan import Plan
     from xling.grid.store import Store
-    from xling.runners.slurm.settings import Limits
+    from xling.runners.slurm.limits import Limits
 
 __all__ = ["Settings", "check", "doubts", "gpus", "jobs", "others", "preview", "read", "run", "speed", "workers"]
 

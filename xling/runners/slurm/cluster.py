@@ -18,7 +18,7 @@ import msgspec
 from xling.errors import ConfigError, XlingError
 from xling.grid import files
 from xling.grid.host import Process, this_process
-from xling.runners.slurm.settings import Limits, parse_limits
+from xling.runners.slurm.limits import Limits, parse_limits
 
 # --- reading the answers of squeue, sacct and the job-completion log -----------------------------------------
 # Seen on 22.05: squeue alone knows what lives. sacct shows a requeued job as NODE_FAIL until it starts again, a job

@@ -28,7 +28,7 @@ from xling.grid.records import Sheet
 from xling.grid.stage import Kind, Stage
 from xling.runners.execute import Job
 from xling.runners.slurm.record import Array, Place, Task
-from xling.runners.slurm.settings import REDUCE, Resources, Slurm
+from xling.runners.slurm.settings import REDUCE, Resources, Slurm, asks_for_gpus
 
 EDGES = 2000  # of single tasks in a submission, at 2 to 5 ms each
 BLOCKS = 64  # that a layer of more edges is cut into
@@ -54,18 +54,29 @@ class Group:
     layer: int = 0
 
 
-def assign(plan: Plan, settings: Slurm, elsewhere: Mapping[str, str], first: Collection[str] = ()) -> list[Group]:
+def assign(
+    plan: Plan,
+    settings: Slurm,
+    elsewhere: Mapping[str, str],
+    first: Collection[str] = (),
+    only: Collection[str] | None = None,
+) -> list[Group]:
     """Groups of stages to run in one job each, in an order that respects their needs.
 
     elsewhere: stages that another submission's job is going to make or is making, key -> job id; first: those of them
-    that are the first, or only, ones of their jobs.
+    that are the first, or only, ones of their jobs; only: of these stages, by key.
     """
     packer = _Packer(settings, plan.kinds, elsewhere, first)
     for stage in plan.to_run:
-        if stage.key not in elsewhere:
-            estimate = plan.estimates[stage.kind]
-            packer.add(stage, estimate.seconds * (1 if estimate.recorded else DOUBT))
+        if stage.key not in elsewhere and (only is None or stage.key in only):
+            packer.add(stage, _guessed(plan, stage))
     return packer.groups
+
+
+def _guessed(plan: Plan, stage: Stage) -> float:
+    """Seconds that a stage takes at most, where it is a matter of how cheap it is."""
+    estimate = plan.estimates[stage.kind]
+    return estimate.seconds * (1 if estimate.recorded else DOUBT)
 
 
 def on_gpu(stage: Stage, kinds: Mapping[str, Kind]) -> bool:
@@ -189,13 +200,15 @@ def arrays_of(
     edges: int = EDGES,
     blocks: int = BLOCKS,
     before: Iterable[str] = (),
+    pilots: tuple[Array, Sequence[Job]] | None = None,
 ) -> tuple[tuple[Job, ...], tuple[Array, ...]]:
     """The stages in order, and the arrays of tasks over them; the last array is the reducer, after all the others.
 
     One array for each layer and each set of resources, in chunks that SLURM takes. prefix: of the jobs' names;
     after: jobs of other submissions that the reducer waits for as well; edges: of single tasks that may be made, at
     most; blocks: into how many arrays a layer is cut that would have more; before: arrays of other submissions that
-    count among the jobs of which `max_running` may run at once, and so end first.
+    count among the jobs of which `max_running` may run at once, and so end first; pilots: with their stages, which
+    end before all groups do anything.
     """
     most = settings.max_running
     in_lanes = most is not None and len(groups) <= min(edges, LANE * most)
@@ -208,11 +221,11 @@ def arrays_of(
     for number, group in sorted(enumerate(groups), key=lambda item: kinds.index(item[1].stages[0].kind)):
         layers.setdefault((group.layer, group.shape), []).append(number)
     places: dict[int, Place] = {}
-    sizes: dict[int, int] = {}
-    jobs: list[Job] = []
-    arrays: list[Array] = []
+    jobs, arrays = (list(pilots[1]), [pilots[0]]) if pilots else (list[Job](), list[Array]())
+    sizes = _sizes(arrays)
+    flown = [(array.number, number) for array in arrays for number in range(len(array.tasks))]
     for _, layer in sorted(layers.items(), key=lambda item: (item[0][0], item[1][0])):
-        needs = {number: tuple(sorted(places[need] for need in groups[number].needs)) for number in layer}
+        needs = {number: tuple(sorted([*flown, *(places[need] for need in groups[number].needs)])) for number in layer}
         sure = {
             number: tuple(sorted(places[up] for up in groups[number].needs & groups[number].sure)) for number in layer
         }
@@ -286,27 +299,53 @@ def _behind(task: Task, arrays: Sequence[Array], before: Iterable[str]) -> Task:
 
 
 def pilots_of(
-    plan: Plan, settings: Slurm, pilots: int, elsewhere: Set[str], prefix: str, after: Sequence[str] = ()
+    plan: Plan,
+    settings: Slurm,
+    pilots: int,
+    elsewhere: Set[str],
+    max_array_size: int,
+    prefix: str,
+    after: Sequence[str] = (),
+    before: Sequence[str] = (),
 ) -> tuple[tuple[Job, ...], tuple[Array, ...]]:
     """The same for jobs that take stages as they become ready: one array of them, no edges, and the reducer.
 
     elsewhere: stages that another submission's jobs are going to make. Those that others here need are among the
-    pilots' as well: who comes first makes them.
+    pilots' as well: who comes first makes them. before: arrays of other submissions that the pilots wait for.
     """
     wanted = {stage.key for stage in plan.to_run} - elsewhere
     for stage in reversed(plan.to_run):  # children before parents
         wanted |= {up.key for up in stage.parents.values()} if stage.key in wanted else set()
-    stages = [stage for stage in plan.to_run if stage.key in wanted]
-    jobs = tuple(Job(stage.key, Sheet.of(stage)) for stage in stages)
+    late = _after_pilots(plan, settings, wanted)
+    stages = [stage for stage in plan.to_run if stage.key in wanted - late]
+    jobs = [Job(stage.key, Sheet.of(stage)) for stage in stages]
     light = tuple(number for number, stage in enumerate(stages) if not on_gpu(stage, plan.kinds))
-    each = (Task(tuple(range(len(jobs))), light=light),) * min(pilots, len(jobs))
-    arrays = [
-        Array(0, f"{prefix}-0-pilots", settings.of(*kind), each, together=True, pilots=True)
+    each = (Task(tuple(range(len(jobs))), others=tuple(before), light=light),) * min(pilots, len(jobs))
+    made = [
+        (Array(0, f"{prefix}-0-pilots", settings.of(*kind), each, together=True, pilots=True), jobs)
         for kind in asked_for(plan, settings, stages)  # one, if there is anything
     ]
-    last = Task((), tuple((0, number) for number in range(len(each))), tuple(after))
-    arrays.append(Array(len(arrays), f"{prefix}-{len(arrays)}-{REDUCE}", settings.of(REDUCE), (last,), together=True))
-    return jobs, tuple(arrays)
+    groups = assign(plan, settings, {}, only=late)
+    return arrays_of(groups, settings, max_array_size, prefix, after, before=before, pilots=made[0] if made else None)
+
+
+def _after_pilots(plan: Plan, settings: Slurm, wanted: Set[str]) -> set[str]:
+    """Stages that get jobs of their own, without GPUs, when the pilots have ended: those hold no GPUs for them.
+
+    What computes on none and takes longer than what shares a job, if nothing below it computes on one.
+    """
+    stages = [stage for stage in plan.to_run if stage.key in wanted]
+    heavy = {stage.key for stage in stages if on_gpu(stage, plan.kinds)}
+    if not heavy or not asks_for_gpus(settings.common):
+        return set()
+    late, above = set[str](), set(heavy)  # of what computes on a GPU
+    for stage in reversed(stages):  # children before parents
+        above |= {up.key for up in stage.parents.values()} if stage.key in above else set()
+    for stage in stages:
+        is_long = _guessed(plan, stage) > settings.pack_minutes * 60
+        if stage.key not in above and (is_long or any(up.key in late for up in stage.parents.values())):
+            late.add(stage.key)
+    return late
 
 
 def _blocks(

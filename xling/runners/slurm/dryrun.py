@@ -27,9 +27,10 @@ from xling.grid.plan import Plan
 from xling.runners import HERE, Work
 from xling.runners.slurm import cluster, record
 from xling.runners.slurm.dispatch import on_gpu
+from xling.runners.slurm.limits import Limits
 from xling.runners.slurm.record import Array, Filed, Place
 from xling.runners.slurm.script import script
-from xling.runners.slurm.settings import Limits, Resources, Slurm, asks_for_gpus, gpus_as_asked, job_gpus
+from xling.runners.slurm.settings import Resources, Slurm, asks_for_gpus, gpus_as_asked, job_gpus
 from xling.runners.slurm.submit import draft, refuse
 
 ANYWHERE = Limits({}, None, 1001, None, None)  # a cluster of which nothing is known: SLURM's usual MaxArraySize
@@ -49,7 +50,9 @@ def preview(plan: Plan, settings: Slurm, work: Work) -> Iterator[RenderableType]
     }
     for array in drafted.arrays[:1]:
         if array.pilots:  # they share the stages, and none ends before the longest chain of them may have
-            longest = max(path_lengths((step.stage for step in plan.steps.values()), plan.seconds()).values())
+            later = {job.key for other in drafted.arrays[1:] for task in other.tasks for job in drafted.jobs(task)}
+            own = (step.stage for key, step in plan.steps.items() if key not in later)
+            longest = max(path_lengths(own, plan.seconds()).values())
             share = seconds[0, 0] / (len(array.tasks) * settings.side_by_side(array.resources))
             seconds |= {(0, number): max(longest, share) for number in range(len(array.tasks))}
     yield _table(filed, seconds)

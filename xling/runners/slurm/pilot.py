@@ -32,6 +32,8 @@ from xling.runners.slurm.settings import asks_for_gpus
 
 LOOK_SECONDS = 1.0  # between two looks at what has been cancelled, and whether there is anything to stay for
 ALONE_SECONDS = 15.0  # between two looks for a later turn of the same job
+DEATH_SECONDS = 3.0  # until SLURM says of a job that has been killed that it has ended
+LOSSES = 2  # pilots that were killed while they were at a stage, after which none begins it; one is left, if possible
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Turn:
     told: Callable[[], str]  # why the job has to stop; "": it has not
     patience: float  # seconds that stages have to leave a checkpoint then
     gone: Callable[[Claim], bool]  # whether the cluster knows that a claim's job has ended
+    killed: Callable[[Claim], str]  # why a pilot that has ended was killed; "": for nothing that it did
     alone: Callable[[], None]  # raises if a later turn of this job runs elsewhere
     sheet: Callable[[Parent], Sheet | None]  # of a result
 
@@ -121,6 +124,7 @@ class Pilot(Loop):
         self._filed, self._jobs, self._job, self._steps = filed, jobs, turn, steps
         self._idle, self._clock = 0.0, time.monotonic()
         self._next_look = self._next_alone = 0.0
+        self._others: dict[str, tuple[Claim, float]] = {}  # by stage: who was seen at it, and since when nobody is
         self.finished, self.at = False, list[Job]()
 
     def over(self) -> bool:
@@ -172,8 +176,30 @@ class Pilot(Loop):
             return None
         return self._store.failure(stage.kind, stage.key)
 
-    def gone(self, held: Claim) -> bool:
+    def gone(self, stage: Stage, held: Claim) -> bool:
+        self._others[stage.key] = held, 0.0
         return self._job.gone(held)
+
+    def left(self, stage: Stage) -> bool:
+        """A stage that has whole jobs killed is not begun again by all of them. SLURM takes a moment to say so."""
+        held, since = self._others.get(stage.key, (None, 0.0))
+        if held is None or self._store.state(stage.kind, stage.key) == "done":
+            return True
+        if not since:
+            self._others[stage.key] = held, time.monotonic()
+        if time.monotonic() - (since or time.monotonic()) < DEATH_SECONDS:
+            return False
+        del self._others[stage.key]
+        if cause := self._job.killed(held):
+            words = f"job {held.by.slurm} ended while it was at {stage.label}: {cause}"
+            self._job.note(Event("note", key=stage.key, job=held.by.slurm, text=words))
+            beside = self._filed.among((0, 0))
+            told = (event for place in beside for event in self._filed.events(place) if event.event == "note")
+            lost = {event.job for event in told if event.key == stage.key}
+            if len(lost) >= min(LOSSES, len(beside) - 1):
+                last = f"SLURM has killed {len(lost)} pilot{'s' * (len(lost) > 1)} that were at it; the last: {cause}"
+                record_failure(self._store, *self._identity(stage.key), last, f"{words}\n{last}\n")
+        return True
 
     def _end_cancelled(self) -> None:
         """`xling cancel INDEX` has given a stage its failure while it runs here."""

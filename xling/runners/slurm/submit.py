@@ -39,9 +39,10 @@ from xling.runners.slurm.dispatch import (
     is_held,
     pilots_of,
 )
+from xling.runners.slurm.limits import Limits, check_resources, mixed_gpus
 from xling.runners.slurm.record import MOVED, Array, Event, Filed, Held, Submission, Survey, survey
 from xling.runners.slurm.script import Refused, submit_array
-from xling.runners.slurm.settings import REDUCE, Limits, Slurm, check_resources, check_shared_gpus, mixed_gpus
+from xling.runners.slurm.settings import REDUCE, Slurm, check_shared_gpus
 
 PREFIX = "xling-"
 LOCK = "slurm.claim"
@@ -169,11 +170,11 @@ def _room(kinds: Mapping[tuple[str, bool], int], settings: Slurm, limits: Limits
     return Room(at_once - queued, at_once, word)
 
 
-def lock(store: Store) -> AbstractContextManager[None]:
-    """One shell at a time looks at the queue and adds to it."""
+def lock(store: Store, patience: float = claim.TURN_SECONDS) -> AbstractContextManager[None]:
+    """One shell at a time looks at the queue and adds to it. patience: seconds that one which lives is waited for."""
     heart = claim.Heart(host.this_process())
     doing = f"submits to '{store.root}' or cancels there"
-    return heart.alone(str(store.root / LOCK), doing, lambda held: not cluster.may_live(held.by))
+    return heart.alone(str(store.root / LOCK), doing, lambda held: not cluster.may_live(held.by), patience)
 
 
 # --- what is there already --------------------------------------------------------------------------------
@@ -315,19 +316,24 @@ def draft(
     name = record.new_id(now)
     elsewhere = {key: job for key, one in held.items() if (job := one.filed.awaited(one.place))}
     after = sorted(set(elsewhere.values()))
-    own = sorted({one.job.partition("_")[0] for one in held.values() if one.job and one.filed.head.grid == plan.name})
+    own = [one for one in held.values() if one.job and one.filed.head.grid == plan.name]
+    before = sorted({one.job.partition("_")[0] for one in own})
     size, edges, blocks = limits.max_array_size, EDGES, BLOCKS
     if limits.rate:
         edges, blocks = limits.rate // 2, BLOCKS // 4
-    prefix, waves = f"{PREFIX}{plan.name}-{name}", False
+    prefix, part = f"{PREFIX}{plan.name}-{name}", max(1, room.free // 4)
     if settings.pilots is not None:
-        jobs, arrays = pilots_of(plan, settings, settings.pilots, held.keys(), prefix, after)
+        living = len({(one.filed.head.id, place) for one in own for place in one.filed.among(one.place)})
+        enough = settings.max_running is None or living + settings.pilots <= settings.max_running
+        jobs, arrays = pilots_of(plan, settings, settings.pilots, held.keys(), min(size, part), prefix, after,
+                                 [] if enough else before)  # fmt: skip
+        waves = sum(len(array.tasks) for array in arrays) > room.free
     else:
         groups = assign(plan, settings, elsewhere, [key for key in elsewhere if held[key].first == key])
         waves = len(groups) + 1 > room.free
         if waves:  # later jobs are not connected one by one, and come in parts that find room
-            size, edges = min(size, max(1, room.free // 4)), 0
-        jobs, arrays = arrays_of(groups, settings, size, prefix, after, edges=edges, blocks=blocks, before=own)
+            size, edges = min(size, part), 0
+        jobs, arrays = arrays_of(groups, settings, size, prefix, after, edges=edges, blocks=blocks, before=before)
     return Submission(
         id=name,
         grid=plan.name,

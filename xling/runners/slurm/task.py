@@ -46,6 +46,7 @@ from xling.runners.slurm.step import OF_THE_JOB, step_of
 
 LOOK_SECONDS = 0.5  # between two looks for a marker
 ASK_SECONDS = 15.0  # between two questions to the cluster
+KILLED = ("FAILED", "OUT_OF_MEMORY")  # of a job that left a claim behind: for what it did itself
 DIED = ("CANCELLED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "TIMEOUT")
 
 
@@ -304,8 +305,8 @@ class Runner:
 
         self._stopper.asked = True  # its stages are told in their own processes
         patience = max(1.0, self._stopper.grace * 0.8)
-        turn = pilot.Turn(self.job, self._note, lambda: self._stopper.why, patience, self._is_gone, self._refuse_orphan,
-                          self._sheet)  # fmt: skip
+        turn = pilot.Turn(self.job, self._note, lambda: self._stopper.why, patience, self._is_gone, self._killed,
+                          self._refuse_orphan, self._sheet)  # fmt: skip
         flown = pilot.fly(self.filed, self.stages, turn, self._turn())
         self._stuck = flown.at
         if self._stopper.why:
@@ -426,6 +427,14 @@ class Runner:
             lives = cluster.may_live(held.by)
             self._asked[held.by.slurm] = time.monotonic(), lives
         return not lives
+
+    def _killed(self, held: claim.Claim) -> str:
+        """Why SLURM has killed the job of a claim, if it is another pilot; "" if it was cancelled or lost its node."""
+        ref = self.filed.refs.get(self.place[0])
+        if ref is None or held.by.slurm == self.job or held.by.slurm.partition("_")[0] != ref.id:
+            return ""
+        state = (cluster.states([ref], {held.by.slurm}) or {}).get(held.by.slurm)
+        return state.cause if state is not None and state.state in KILLED else ""
 
     def _refuse_orphan(self) -> None:
         if any(event.event == "start" and event.restarts > _restarts() for event in self.filed.events(self.place)):
