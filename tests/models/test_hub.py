@@ -57,6 +57,16 @@ def test_without_network_or_copy_a_sentence_says_what_to_do(offline: Path, revis
     assert settings_of(NAME, revision) == {}
 
 
+def test_planning_asks_a_hub_that_does_not_answer_once(
+    offline: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its client would try for half a minute, and say so above the plan."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
+    assert settings_of(NAME, None) == {}
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("revision", [None, "main", COMMIT])
 def test_a_cached_revision_is_its_commit_and_runs(offline: Path, tmp_path: Path, revision: str | None) -> None:
     folder = cached(offline)

@@ -96,8 +96,10 @@ def settings_of(checkpoint: str, revision: str | None) -> dict[str, Any]:
         return {}
     try:
         if is_repository(checkpoint):
-            from huggingface_hub import hf_hub_download
+            from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
+            if cached(checkpoint, revision) is None:  # a download tries for half a minute, and says so each time
+                get_hf_file_metadata(hf_hub_url(checkpoint, "config.json", revision=revision), timeout=SECONDS)
             path = Path(hf_hub_download(checkpoint, "config.json", revision=revision))
         settings: dict[str, Any] = read_json(path)
     except Exception:  # no such file, or no network: of whatever kind the client's transport raises
