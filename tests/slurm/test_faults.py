@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -179,6 +180,18 @@ ENDINGS = {
         "ended before it was done: killed by signal 11 (SIGSEGV: a crash in compiled code) on node n",
     ),
 }
+
+
+def test_a_job_that_dies_after_it_has_made_what_others_need(toy: Toy) -> None:
+    """At a stage that rode along: SLURM cancels what waited for the job, and the stages there are told why."""
+    toy.settings = ("pack_minutes=0.5", "mem_gb=0.2", "partition=cpu", "stages.reward.mem_gb=0.3")
+    toy.behaviour = {"gold[de]": "kill SIGKILL"}
+    toy.launch()
+    toy.wait()
+    said = toy.xling("status")
+    assert "killed by signal 9" in toy.failures()["gold[de]"] and "to do" not in said, said
+    assert re.search(r"cancelled by SLURM, since .* not end well \(gold\[\w+\] failed", toy.failures()["reward[de]"])
+    mend(toy)
 
 
 def test_stages_that_end_their_jobs(toy: Toy) -> None:

@@ -125,14 +125,22 @@ def test_a_job_that_dies_before_its_stage_has_a_log_too(toy: Toy, capsys: Said) 
 
 
 def test_cancel_one_costs_what_is_below_it(toy: Toy, capsys: Said) -> None:
-    toy.behaviour = {"sft[de]": "sleep 60"}
+    toy.behaviour = {"sft[de]": "sleep 60", "sft[en]": f"until {toy.gate}"}
     toy.launch()
     job = toy.wait_running("sft[de]")
+    waiting = {toy.job_of(label) for label in ("reward[en]", "score[en, de]", "score[en, en]", "judge[en, en]")}
+    assert waiting < toy.queue().keys()
+    xling(capsys, toy, "cancel", "reward[en]")  # one of an array that waits: SLURM takes nothing below it along
+    assert not waiting & toy.queue().keys()
+    now = states(look(toy.store, "toy").status)
+    assert (now["reward[en]"], now["score[en, en]"], now["gold[en]"]) == ("failed", "blocked", "queued")
     code, out, _ = xling(capsys, toy, "cancel", index_of(toy, "sft[de]"))
     assert code == 0 and out.startswith(f"sft[de]: job {job} cancelled.")
+    toy.open_gate()
     toy.wait()
     now = states(look(toy.store, "toy").status)
-    assert (now["sft[de]"], now["reward[de]"], now["judge[en, en]"]) == ("failed", "blocked", "done")
+    assert (now["sft[de]"], now["reward[de]"], now["gold[en]"]) == ("failed", "blocked", "done")
+    assert [event.event for event in toy.events("score[en, en]")] == ["stage"], "it has not started"
     assert "cancelled" in toy.failures()["sft[de]"]
     code, _, error = xling(capsys, toy, "cancel", "sft[en]")
     assert code == 2 and "sft[en] has no job on the cluster: it is done." in error

@@ -644,14 +644,18 @@ def settle(
         if left := _without_result(store, filed, place, listings):
             events = filed.events(place)
             told = {event.key for event in filed.ends(place)}
-            above = "" if any(event.event == "start" for event in events) else _failed_above(filed, task, state)
+            began = any(event.event == "start" for event in events)
+            above = "" if began else _failed_above(store, filed, task, state)
             for stage in left:
                 if stage.key in told or failed_since(store, stage, filed.head.created):
                     continue
-                if above:
-                    note_event(filed.folder, place, Event("stage", key=stage.key, end="blocked", text=above))
+                if not above:
+                    _blame(store, filed, place, stage, job, cause_of(filed, place, state))
+                elif _has_parents(store, filed, place, stage):
+                    cause = f"cancelled by SLURM, since a job before it did not end well ({above})"
+                    _blame(store, filed, place, stage, job, cause)
                 else:
-                    _blame(store, filed, place, stage, job, state)
+                    note_event(filed.folder, place, Event("stage", key=stage.key, end="blocked", text=above))
 
 
 def _may_go_on(filed: Filed, other: Place, place: Place, states: Mapping[str, JobState]) -> bool:
@@ -662,14 +666,31 @@ def _may_go_on(filed: Filed, other: Place, place: Place, states: Mapping[str, Jo
     return (state is not None and state.alive) or (ended and not too)
 
 
-def _failed_above(filed: Filed, task: Task, state: JobState | None) -> str:
+def _failed_above(store: Store, filed: Filed, task: Task, state: JobState | None) -> str:
     """What a job waited for that was never started, since that has failed; empty if it ended for another reason."""
-    for need in task.sure:
-        for event in filed.events(need):
+    for one, need in _sure(store, filed, task):
+        for event in one.events(need):
             if event.end in ("failed", "blocked"):
-                labels = {job.key: job.sheet.label for job in filed.submission.jobs(filed.submission.task(need))}
+                labels = {job.key: job.sheet.label for job in one.submission.jobs(one.submission.task(need))}
                 return f"{labels.get(event.key, 'a stage above')} {event.end}"
     return "a stage above failed" if state is not None and state.reason == cluster.NEVER else ""
+
+
+def _sure(store: Store, filed: Filed, task: Task) -> Iterator[tuple[Filed, Place]]:
+    """Tasks that have to end well before a task starts, those of other submissions too."""
+    yield from ((filed, need) for need in task.sure)
+    for one in submissions(store) if task.sure_others else ():
+        numbers = {ref.id: array for array, ref in one.refs.items()}
+        for job in task.sure_others:
+            id_, _, number = job.partition("_")
+            if id_ in numbers:
+                yield one, (numbers[id_], int(number))
+
+
+def _has_parents(store: Store, filed: Filed, place: Place, stage: Job) -> bool:
+    """Whether a stage could have run: a job that made what it needs died afterwards, at a stage that rode along."""
+    whole = next(job for job in filed.task(place)[1] if job.key == stage.key)
+    return all(store.state(up.kind, up.key) == "done" for up in whole.sheet.parents.values())
 
 
 def failed_since(store: Store, job: Job, created: float) -> bool:
@@ -684,9 +705,9 @@ def failed_since(store: Store, job: Job, created: float) -> bool:
     return when >= datetime.fromtimestamp(int(created), UTC)
 
 
-def _blame(store: Store, filed: Filed, place: Place, stage: Job, job: str, state: JobState | None) -> None:
+def _blame(store: Store, filed: Filed, place: Place, stage: Job, job: str, cause: str) -> None:
     """Record why a stage's job has ended, as the stage's failure."""
-    last = f"Its SLURM job {job} ended before it was done: {cause_of(filed, place, state)}"
+    last = f"Its SLURM job {job} ended before it was done: {cause}"
     log = filed.folder / "logs" / f"{job}_0_log.err"
     record_failure(store, stage.sheet.kind, stage.key, stage.sheet.label, last, f"{last}\nThe job's own words: {log}\n")
     note_event(filed.folder, place, Event("stage", key=stage.key, end="failed", text=last))

@@ -48,8 +48,9 @@ xling_unfit() {
   local left; left=$(scontrol show job "$xling_job" | sed -n 's/.* ExcNodeList=\([^ ]*\).*/\1/p')
   [ -n "$left" ] || exit "$1"  # else it would go on for ever
   left=${left#(null)}
+  local tried=$(( $(xling_count "$left") - $(xling_count "$xling_excluded") ))  # before; several may fail at once
   left=$left${left:+,}$nodes
-  if (( $(xling_count "$left") - $(xling_count "$xling_excluded") < xling_tries )) &&
+  if (( tried + 1 < xling_tries )) &&
     ! sbatch --test-only --exclude="$left" "$0" 2>&1 | grep -q 'configuration is not available'; then
     local said; said=$(printf 'requeuehold %s\nupdate JobId=%s ExcNodeList=%s\n' "$xling_job" "$xling_job" "$left" |
       scontrol 2>&1 >/dev/null)

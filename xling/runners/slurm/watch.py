@@ -4,6 +4,7 @@ view = look(store, "embedded")    # the files and one query of the cluster
 Console().print(view.table())
 """
 
+import math
 import sys
 import time
 from collections import Counter
@@ -359,7 +360,7 @@ def cancel_grid(store: Store, name: str) -> str:
     done: set[str] = set()  # submissions
     with ExitStack() as stack:
         with suppress(OSError):  # a full disk takes no claim; jobs can be cancelled all the same
-            stack.enter_context(lock(store))  # another shell may be adding arrays at this moment
+            stack.enter_context(lock(store, math.inf))  # another shell may be adding arrays at this moment
         view = look(store, name)
         mine = [filed for filed in record.submissions(store, name, "submitting", "released") if filed.own]
         queued, _ = cluster.mine()
@@ -412,7 +413,7 @@ def cancel_stage(store: Store, name: str, handle: str) -> str:
         raise ConfigError(_refusal(stage.label, held.filed))
     if held.pilot:
         return _cancel_in_pilot(store, name, stage, held)
-    cluster.cancel([held.job], name=held.filed.head.arrays[held.place[0]].name)
+    _cancel_with_those_below(held)
     deadline = time.monotonic() + ENDING_SECONDS
     while _lives(held) and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -421,6 +422,17 @@ def cancel_stage(store: Store, name: str, handle: str) -> str:
               if job.key != stage.key and job.key in view.held]  # fmt: skip
     more = f" It also had {', '.join(others[:5])}{' ...' if len(others) > 5 else ''}." if others else ""
     return f"{stage.label}: job {held.job} cancelled.{more} The same command as before submits it again."
+
+
+def _cancel_with_those_below(held: Held) -> None:
+    """A job, and those that wait for its good end: SLURM forgets a task that waits in its array, and starts them."""
+    filed, ids, below = held.filed, {held.place[0]: [held.job]}, {held.place}
+    for place, task, job in filed.tasks() if not held.state.node else ():  # in an order that respects their needs
+        if job is not None and below & set(task.sure):
+            below.add(place)
+            ids.setdefault(place[0], []).append(job)
+    for number, jobs in sorted(ids.items(), reverse=True):  # children first
+        cluster.cancel(jobs, name=filed.head.arrays[number].name)
 
 
 def _cancel_in_pilot(store: Store, name: str, stage: PlannedStage, held: Held) -> str:
