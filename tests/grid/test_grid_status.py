@@ -96,6 +96,49 @@ def test_every_stage_has_an_index_that_logs_understands(tmp_path: Path, capsys) 
     assert "has no log yet" in xling(capsys, tmp_path, "logs", "reward[de]")[2]
 
 
+def seeds(*numbers: int, **special: Any) -> list[Cell]:
+    """A cell a seed, over one base; `special` adds to the stages of seed 1."""
+    base = stage("base", "base")
+    cells = []
+    for number in numbers:
+        extra = special if number == 1 else {}
+        sft = stage("sft", "sft[de]", {"base": base}, seed=number, **extra)
+        judge = stage("judge", "judge[de, de]", {"sft": sft}, seed=number)
+        cells.append(Cell({"source_lang": "de", "target_lang": "de", "seed": number}, judge))
+    return cells
+
+
+def test_stages_of_one_label_are_told_apart_everywhere(tmp_path: Path, capsys) -> None:
+    alone = seeds(0)
+    run(tmp_path, alone, name="alone")
+    assert [row.stage.label for row in grid_status(Store(tmp_path), "alone").rows] == [
+        "base",
+        "sft[de]",
+        "judge[de, de]",
+    ]
+    outcome = run(tmp_path, seeds(0, 1, do="print words; raise no luck"), show=True)
+    (failed,) = outcome.failures
+    assert failed.label == "sft[de] seed=1" and "sft[de] seed=1 FAILED" in capsys.readouterr().err
+    rows = grid_status(Store(tmp_path), "small").rows
+    assert [(row.stage.label, row.state) for row in rows] == [
+        ("base", "done"), ("sft[de] seed=0", "done"), ("judge[de, de] seed=0", "done"),
+        ("sft[de] seed=1", "failed"), ("judge[de, de] seed=1", "blocked")]  # fmt: skip
+    store = Store(tmp_path)
+    failure = store.failure_record("sft", rows[3].stage.key)
+    assert failure is not None and failure.label == "sft[de] seed=1"
+    assert "words" in xling(capsys, tmp_path, "logs", "sft[de] seed=1", "small")[1]
+    code, _, error = xling(capsys, tmp_path, "logs", "sft[de]", "small")
+    assert (
+        code == 2 and "'sft[de]' is 2 stages of grid small: 1 sft[de] seed=0, 3 sft[de] seed=1. Give the ind" in error
+    )
+    changed = make_plan(seeds(2, 3), store)  # what was stored under its own label is what it is compared with
+    assert {step.stage.label: step.reason for step in changed.steps.values() if step.stage.kind == "sft"} == {
+        "sft[de] seed=2": "spec changed: seed 0 -> 2", "sft[de] seed=3": "spec changed: seed 0 -> 3"}  # fmt: skip
+    again = make_plan(changed.cells, store)
+    assert [step.stage.label for step in again.steps.values()] == [s.stage.label for s in changed.steps.values()]
+    assert {cell.stage.key for cell in changed.cells} == {cell.stage.key for cell in seeds(2, 3)}
+
+
 def test_the_latest_grid_is_meant_unless_one_is_named(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(ConfigError, match="There is no grid in"):

@@ -26,6 +26,7 @@ from xling.errors import ConfigError, did_you_mean
 from xling.grid import files
 from xling.grid.estimate import Estimate, Rates, estimate, path_lengths
 from xling.grid.host import code_digest, git_sha
+from xling.grid.labels import labelled, own_label
 from xling.grid.records import PLAN, AxisValue, Done, LeftOut, PlanFile, PlannedCell, PlannedStage, Ref, Sheet, planned
 from xling.grid.stage import DATA, MODELS, WHERE, Cell, Gpus, Json, Kind, Memory, Stage, canonical_json
 from xling.grid.store import Listing, Status, Store
@@ -61,11 +62,11 @@ class Neighbours:
         for key in sorted(keys):
             sheet = store.sheet(kind, key)
             if sheet is not None:
-                self._by_label.setdefault(sheet.label, []).append(sheet)
+                self._by_label.setdefault(own_label(sheet.label), []).append(sheet)
 
     def reason(self, stage: Stage, steps: Mapping[str, "Step"]) -> str:
         """steps: what has been decided on the stages above."""
-        found = [_changes(sheet, stage) for sheet in self._by_label.get(stage.label, ())]
+        found = [_changes(sheet, stage) for sheet in self._by_label.get(own_label(stage.label), ())]
         if not found:
             return "missing"
         changed, parents = min(found, key=lambda pair: (len(pair[0]), len(pair[1])))
@@ -298,6 +299,7 @@ def make_plan(
     they are, for which a task's data may have to be read. `ConfigError` on an unknown mode.
     """
     decide = checked_mode(mode)
+    cells = labelled(cells, in_order(cells))
     stages = in_order(cells)
     keys_of: dict[str, list[str]] = {}
     for key, stage in stages.items():

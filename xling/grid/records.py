@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from xling.console import SHOWN
 from xling.errors import ConfigError, StoreError, did_you_mean
 from xling.grid import files
 from xling.grid.files import Unreadable, are_plain
@@ -308,8 +309,17 @@ def stage_at(plan: PlanFile, handle: str) -> PlannedStage:
     if handle.isdigit() and int(handle) < len(plan.stages):
         return plan.stages[int(handle)]
     labels = {stage.label: stage for stage in plan.stages}
-    if handle in labels:
-        return labels[handle]
+    begun = [stage for stage in plan.stages if stage.label.startswith(f"{handle} ")]
+    same = [stage for stage in plan.stages if stage.label == handle] or begun
+    if len(same) == 1:
+        return same[0]
+    if same:
+        found = [f"{plan.stages.index(stage)} {stage.label}" for stage in same]
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise ConfigError(
+            f"'{handle}' is {len(found)} stages of grid {plan.name}: {', '.join(found[:SHOWN])}{more}. Give the index "
+            "or the whole label of one."
+        )
     raise ConfigError(
         f"'{handle}' is no stage of grid {plan.name}: give an index from 0 to {len(plan.stages) - 1}, as "
         f"`xling status --all` shows them, or a label.{did_you_mean(handle, labels)}"

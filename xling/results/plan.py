@@ -8,6 +8,7 @@ from msgspec import Struct, field
 
 from xling.analysis.statistics.intervals import Estimate
 from xling.grid import records
+from xling.grid.labels import axis_text
 from xling.grid.records import AxisValue, LeftOut, PlanFile, PlannedCell, Ref, Run
 from xling.grid.store import Status, Store
 from xling.judges import judges_its_own
@@ -164,7 +165,7 @@ def axes_text(axes: dict[str, AxisValue]) -> dict[str, str]:
     """Axes as they are printed; every fixed axis is there, in the fixed order first."""
     text = {axis: "" for axis in ENTRY_AXES}
     for axis, value in axes.items():
-        text[axis] = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        text[axis] = axis_text(value)
     return text
 
 

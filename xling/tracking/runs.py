@@ -23,7 +23,7 @@ from xling.analysis.tidy.finding import spread
 from xling.analysis.tidy.tables import Rows, counts, tables, three
 from xling.console import shown
 from xling.errors import StoreError
-from xling.grid import joined
+from xling.grid import joined, labels
 from xling.grid.records import Done, PlannedStage, Sheet
 from xling.grid.store import Store
 from xling.jsonfiles import decode
@@ -51,7 +51,7 @@ class StageRun:
     result: Result
     grid: str = ""  # of which it is written: a stage that several share is the run of the first
     axes: Mapping[str, str] = field(default_factory=dict)  # of the grid's cells that need it, as far as these agree
-    name: str = ""  # for people: the label, and the axes that tell stages of one label apart
+    name: str = ""  # for people: its label in the grid
     above: Sequence[PlannedStage] = ()  # the nearest ones above it that have runs
 
     @property
@@ -67,7 +67,7 @@ class StageRun:
             **self.axes,
             "grid": self.grid,
             "kind": sheet.kind,
-            "label": sheet.label,
+            "label": self.name or sheet.label,
             "version": sheet.version,
             "spec": sheet.spec,
             "parents": {role: parent.key for role, parent in sheet.parents.items()},
@@ -137,16 +137,11 @@ def stage_runs(store: Store, plan: Plan, asked: Set[str]) -> Callable[[PlannedSt
     asked: keys of all that have runs.
     """
     axes, found = axes_of(plan), nearest(plan, asked)
-    alike: dict[str, list[dict[str, str]]] = {}
-    for stage in plan.stages:
-        alike.setdefault(stage.label, []).append(axes.get(stage.key, {}))
 
     def run_of(stage: PlannedStage) -> StageRun:
-        own, others = axes.get(stage.key, {}), alike[stage.label]
-        told = [f"{axis}={value}" for axis, value in own.items() if len({one.get(axis) for one in others}) > 1]
         result = read_result(store, stage.kind, stage.key)
         above = list(_above(plan, stage, found).values())
-        run = StageRun(store, result, plan.name, own, " ".join([stage.label, *told]), above)
+        run = StageRun(store, result, plan.name, axes.get(stage.key, {}), stage.label, above)
         _ = run.curve, run.summary  # whatever is wrong with them, before anything is written
         return run
 
@@ -162,22 +157,14 @@ def axes_of(plan: Plan) -> dict[str, dict[str, str]]:
     A judge's stage has all; another those that vary in the grid: with a single source a pool is not that source's.
     """
     cells = [(cell.judge.key, axes_text(cell.axes)) for cell in plan.cells]
-    varying = {axis for axis in (cells[0][1] if cells else {}) if len({axes.get(axis) for _, axes in cells}) > 1}
-    known: dict[str, set[tuple[str, str]]] = {}
-
-    def agree(key: str, axes: set[tuple[str, str]]) -> None:
-        known[key] = known[key] & axes if key in known else set(axes)
-
-    for key, axes in cells:
-        agree(key, set(axes.items()))
-    order = list(cells[0][1]) if cells else []
-    found = {key: {axis: dict(axes)[axis] for axis in order if axis in dict(axes)} for key, axes in known.items()}
-    for stage in reversed(plan.stages):
-        for parent in stage.parents if stage.key in known else ():
-            agree(plan.stages[parent].key, known[stage.key])
-    for key in known.keys() - found.keys():
-        own = dict(known[key])
-        found[key] = {axis: own[axis] for axis in order if axis in own and (axis in varying or axis in CONSTANT)}
+    parents = {stage.key: [plan.stages[place].key for place in stage.parents] for stage in plan.stages}
+    order = list(dict.fromkeys(axis for _, axes in cells for axis in axes))
+    varying = {axis for axis in order if len({axes.get(axis) for _, axes in cells}) > 1}
+    judged, found = {key for key, _ in cells}, dict[str, dict[str, str]]()
+    for key, agreed in labels.axes_of(cells, parents).items():
+        own = dict(agreed)
+        kept = [axis for axis in order if axis in own and (key in judged or axis in varying or axis in CONSTANT)]
+        found[key] = {axis: own[axis] for axis in kept}
     return found
 
 
