@@ -235,6 +235,10 @@ def test_processes_that_cannot_share_a_stage_are_refused_by_whoever_plans(tiny_f
     heard = stages(changed(asked, "rm_backbone", training=replaced))["reward"]
     with pytest.raises(ConfigError, match=r"rm_backbone\.training\.micro_batch_size=8 does not divide the 12 "):
         sharing.reward(heard, 2)
+    policy = stages(experiment(tiny_folder, optimizer=DPO(steps=2, batch_size=8)))["align"]
+    said = r"align\[.*16 processes cannot share a step's 8 prompts\. Use at most 8\. .* hydra\.launcher\.stages\.align"
+    with pytest.raises(ConfigError, match=said):
+        sharing.align(policy, 16)
 
 
 def test_sharing_out_a_model_that_fits_is_said(tiny_folder: Path) -> None:

@@ -272,6 +272,7 @@ def test_decoding_by_length_gives_every_prompt_its_own_samples(folders: dict[str
             {"parallel": "fsdp", "tuning": "qlora"},
             r"does not share out policy\.tuning=qlora\. Type policy\.tuning=lora",
         ),
+        ({"parallel": "ddp", "gather": "layers"}, r"policy\.gather=layers gathers .* Type policy\.parallel=fsdp"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(no_model: Path, settings: dict[str, Any], sentence: str) -> None:

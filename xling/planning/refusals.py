@@ -110,6 +110,11 @@ def _check_policy(policy: LanguageModel, sft: Training) -> None:
             f"policy.parallel=fsdp does not share out {wrong}. Type {instead}, or policy.parallel=ddp, where each "
             "process has all weights."
         )
+    if policy.gather == "layers" and policy.parallel == "ddp":
+        raise ConfigError(
+            "policy.gather=layers gathers weights that are shared out; with policy.parallel=ddp each process has all "
+            "of them. Type policy.parallel=fsdp, or leave out policy.gather."
+        )
     if sft.steps:
         _check_following("sft", sft.optimizer, policy)
     micro = sft.micro_batch_size

@@ -34,7 +34,11 @@ def align(stage: Stage, processes: int) -> None:
     assert trains(settings) and base is not None  # no other asks for this stage
     config = config_of(located(base.spec)["checkpoint"], base.spec.get("commit") or None)
     how = stage.spec.get(WHERE, {}).get("parallel", "auto")
-    check_processes(settings, processes, bool(config.get("is_encoder_decoder")), how)
+    try:
+        check_processes(settings, processes, bool(config.get("is_encoder_decoder")), how)
+    except ConfigError as error:
+        here = f"hydra.launcher.stages.{stage.kind}"
+        raise ConfigError(f"{stage.label}: {error} Processes are nodes x tasks_per_node of {here}.") from error
 
 
 def _equally(stage: Stage, group: str, training: Mapping[str, Any], processes: int) -> None:
