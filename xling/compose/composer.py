@@ -20,7 +20,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue
 
 from xling.compose.command_line import conf_folder, elsewhere, explain, lacking
-from xling.compose.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS, SETTINGS, SHARED_KEYS, WORDS, Axis, Request, parse
+from xling.compose.overrides import (
+    LANGUAGE_GROUPS,
+    PLAIN_GROUPS,
+    SETTINGS,
+    SHARED_KEYS,
+    WORDS,
+    Axis,
+    Request,
+    parse,
+    quoted,
+)
 from xling.config.common import Language
 from xling.errors import ConfigError, did_you_mean, shown
 from xling.experiment import checked_task
@@ -277,7 +287,7 @@ def hydra_loader() -> Iterator[ConfigLoaderImpl]:
 
 
 def _composed(composer: Composer, overrides: Sequence[str]) -> tuple[str, Task, list[Language], str]:
-    request = parse({}, overrides, composer.options)
+    request = parse({}, [quoted(one) for one in overrides], composer.options)
     if request.axes:
         key = request.axes[0].key
         values = request.axes[0].values

@@ -30,6 +30,7 @@ from xling.tasks.findings import (
     unknown_languages,
     unread,
 )
+from xling.tasks.hub import hint, local
 from xling.tasks.reading import NEEDED, Labels, Piece, answers, pieces, read_rows, split_groups
 from xling.tasks.records import (
     Cap,
@@ -46,7 +47,7 @@ from xling.tasks.records import (
 )
 from xling.tasks.render import language_of, read_by, rendered
 from xling.tasks.rows import Columns, Reading, Row, Rows
-from xling.tasks.tables import SHOWN, Identity, identity, paths_of
+from xling.tasks.tables import HELD, SHOWN, Identity, identity, paths_of
 from xling.tasks.wmt import is_export, texts_beside
 
 
@@ -268,7 +269,7 @@ def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
 
 def sources(config: Settings) -> list[Path]:
     """All files: each may hold rows of any language and use."""
-    paths = paths_of(config.path)
+    paths = _paths(config)
     return [*paths, *dict.fromkeys(text for path in _exports(identity(paths)) for text in texts_beside(path))]
 
 
@@ -362,8 +363,12 @@ def _rows(config: Settings) -> Rows:
         )
     lang = _codes(config)[0] if len(config.languages) == 1 else ""
     raters: Literal["mean", "z"] = "z" if config.raters == "z" else "mean"
-    reading = Reading(config.columns, config.rating_field, config.rating_scale, raters, lang, _varieties(config))
-    rows = _read(identity(paths_of(config.path)), identity(sources(config)), reading)
+    reading = Reading(
+        config.columns, config.rating_field, config.rating_scale, raters, lang, "", "", _varieties(config)
+    )
+    if HELD.search(path := local(config.path)) and not Path(path).exists():
+        reading = msgspec.structs.replace(reading, pattern=path)
+    rows = _read(identity(_paths(config)), identity(sources(config)), reading)
     if rows.n and not rows.rated and config.rating_field != RATING:
         there = sorted({column for one in rows.unrated for column in one.columns})
         raise ConfigError(
@@ -371,6 +376,15 @@ def _rows(config: Settings) -> Rows:
             f"{listed(there)}.{did_you_mean(config.rating_field, there)} Type task.rating_field=NAME."
         )
     return rows
+
+
+def _paths(config: Settings) -> list[Path]:
+    try:
+        return paths_of(local(config.path))
+    except ConfigError as error:
+        if not (more := hint(config.path)):
+            raise
+        raise ConfigError(f"{error}{more}") from error
 
 
 def _codes(config: Settings) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xling.errors import listed, shown
@@ -140,17 +141,29 @@ def _of_language(config: "Settings", rows: Rows, lang: str, one: LanguageSummary
 
 def _named_after_splits(rows: Rows) -> str:
     """A sentence if files are named after splits, which decide nothing by their names."""
-    found = {}
+    found = dict[str, Path]()
     for path in rows.paths:
         names = (path.name.partition(".")[0].partition("-")[0], path.parent.name)
         if split := next((SPLITS[name.lower()] for name in names if name.lower() in SPLITS), None):
-            found[split] = path.name
+            found[split] = path
     if len(found) < 2 or any(row.split for own in rows.languages.values() for row in own):
         return ""
+    called = listed(sorted(path.name for path in found.values()))
     return (
-        f"Files are named after splits ({listed(sorted(found.values()))}), and names decide none: all rows are split "
-        "anew, by group. To keep yours, give every row a column `split` (train, validation or test)."
+        f"Files are named after splits ({called}), and names decide none: all rows are split "
+        "anew, by group. To keep yours, put {split} in the place of the name, as in "
+        f"\"task.path='{_with_split(found)}'\", or give every row a column `split` (train, validation or test)."
     )
+
+
+def _with_split(found: dict[str, Path]) -> Path:
+    """A pattern by which the files' names say their splits."""
+    path = next(iter(found.values()))
+    name = path.name.partition(".")[0].partition("-")[0]
+    if name.lower() not in SPLITS:
+        return path.parent.parent / "{split}" / f"*{path.suffix}"
+    rest = path.name.removeprefix(name)
+    return path.parent / ("{split}" + (f"-*{path.suffix}" if rest.startswith("-") else rest))
 
 
 def _translations(config: "Settings", rows: Rows, langs: Collection[str]) -> str:

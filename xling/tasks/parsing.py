@@ -351,7 +351,7 @@ class Parser:
 
     def _split(self, row: TableRow) -> str:
         if "split" not in self.columns:
-            return ""
+            return self._reading.split
         value = self._label("split", row)
         if value.lower() not in SPLITS:
             raise _Bad(f"`{self._name('split')}` is {shown(value)}; allowed are train, validation and test")

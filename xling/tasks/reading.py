@@ -29,7 +29,7 @@ from xling.tasks.defaults import share
 from xling.tasks.parsing import Parser, is_number, read_code
 from xling.tasks.records import GOOD, Offer, Split, turns_of
 from xling.tasks.rows import ALSO, MISSING, Columns, Place, Reading, Row, Rows, Unrated
-from xling.tasks.tables import Table, is_table, open_table
+from xling.tasks.tables import SPLITS, Table, is_table, open_table, told_by
 from xling.tasks.texts import Texts, blank
 from xling.tasks.wmt import published
 
@@ -46,7 +46,8 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
     rows, texts = Rows(list(paths)), Texts()
     seen, named = _Seen(rows, texts), _languages_of(paths, reading)
     for file, path in enumerate(paths):
-        table, own = _opened(path, msgspec.structs.replace(reading, lang=named.get(path, reading.lang)), rows)
+        own = msgspec.structs.replace(reading, lang=named.get(path, reading.lang), split=_split_of(path, reading))
+        table, own = _opened(path, own, rows)
         rows.units.append(table.unit)
         parser = Parser(table, own, rows, texts) if table.columns else None  # a table of nothing, or of unreadable rows
         if parser is not None:
@@ -116,6 +117,8 @@ def _languages_of(paths: Sequence[Path], reading: Reading) -> dict[Path, str]:
 
     For files that have no column of languages. One name alone decides nothing where the language is told otherwise.
     """
+    if "{lang}" in reading.pattern:
+        return {path: read_code(told_by(reading.pattern, path)["lang"], reading.varieties) for path in paths}
     surely, perhaps = dict[Path, str](), dict[Path, str]()
     for path in paths:
         stem = path.name
@@ -129,6 +132,16 @@ def _languages_of(paths: Sequence[Path], reading: Reading) -> dict[Path, str]:
             perhaps[path] = read_code(code, reading.varieties)
     found = perhaps if len(set(perhaps.values())) > 1 and len(perhaps) == len(paths) else surely
     return found if not reading.lang or len(set(found.values())) > 1 else {}
+
+
+def _split_of(path: Path, reading: Reading) -> str:
+    """The split that the pattern of paths says; empty if it says none. ConfigError for a name that is none."""
+    name = told_by(reading.pattern, path).get("split", "") if reading.pattern else ""
+    if name and name.lower() not in SPLITS:
+        raise ConfigError(
+            f"task.path={reading.pattern}: {shown(name)} of {path.name} is no split; {{split}} is {', '.join(SPLITS)}."
+        )
+    return SPLITS.get(name.lower(), "")
 
 
 def _join(rows: Rows, texts: Texts) -> None:

@@ -84,6 +84,8 @@ class Reading(Struct, frozen=True):
     rating_scale: tuple[float, float] | None = None
     raters: Literal["mean", "z"] = "mean"
     lang: str = ""  # of a file without a language column
+    split: str = ""  # of a file without a split column
+    pattern: str = ""  # of paths, with {lang} or {split} in it
     varieties: tuple[str, ...] = ()  # codes such as pt-BR that are read as they are; others are their language
 
 

@@ -43,6 +43,8 @@ GZIP_MAGIC, PARQUET_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"PAR1", b"PK\x03\x04"
 POINTER = b"version https://git-lfs"  # what stands for a file that was not fetched
 SEPARATORS = ",;\t|"
 EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?')  # the line by which Excel is told, above the first row
+TOLD = ("lang", "split")  # what a pattern of paths has in braces
+HELD = re.compile(r"\{(\w+)\}")
 BYTE_ORDER_MARK = codecs.BOM_UTF8
 WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
         codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip  # the longer ones first: one begins as a shorter one does
@@ -111,7 +113,7 @@ def bad_rows(what: str, first: Sequence[str], n: int) -> str:
 def paths_of(path: str, setting: str = "task.path") -> list[Path]:
     """The files that a setting names: itself, all tables below a folder, or what a glob matches; sorted.
 
-    ConfigError if there is none, with what to type.
+    `{lang}` and `{split}` stand for a part of a name (`told_by`). ConfigError if there is none, with what to type.
     """
     if path in ("", "???"):
         raise ConfigError(
@@ -120,8 +122,11 @@ def paths_of(path: str, setting: str = "task.path") -> list[Path]:
     place = Path(path).expanduser()
     if place.is_file():
         return [place]
-    found = place.rglob("*") if place.is_dir() else map(Path, glob.glob(str(place), recursive=True))
-    named = sorted(file for file in found if file.is_file() and is_table(file))
+    if unknown := sorted({name for name in HELD.findall(path) if name not in TOLD} if not place.exists() else ()):
+        raise ConfigError(f"{setting}={path}: {{{unknown[0]}}} stands for nothing; {{lang}} and {{split}} do.")
+    found = place.rglob("*") if place.is_dir() else map(Path, glob.glob(HELD.sub("*", str(place)), recursive=True))
+    held = not place.is_dir() and HELD.search(path)
+    named = sorted(file for file in found if file.is_file() and is_table(file) and (not held or told_by(path, file)))
     if not named:
         reason = "has no table in it" if place.is_dir() else "is not a file, nor a folder or glob with tables"
         near = did_you_mean(place.name, (p.name for p in place.parent.glob("*"))) if place.parent.is_dir() else ""
@@ -130,6 +135,20 @@ def paths_of(path: str, setting: str = "task.path") -> list[Path]:
             f"Name a file, a folder or a glob with {setting}=PATH."
         )
     return named
+
+
+def told_by(pattern: str, file: Path) -> dict[str, str]:
+    """What a file's name says where a pattern has `{lang}` or `{split}`; the same everywhere if one stands twice."""
+    parts = re.split(r"(\{\w+\}|\*\*/|\*|\?)", str(Path(pattern).expanduser()))
+    wild, seen, written = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}, set[str](), ""
+    for part in parts:
+        if HELD.fullmatch(part):
+            written += f"(?P={part[1:-1]})" if part in seen else f"(?P<{part[1:-1]}>[^/]+?)"
+            seen.add(part)
+        else:
+            written += wild.get(part, re.escape(part))
+    found = re.fullmatch(written, str(file))
+    return found.groupdict() if found else {}
 
 
 def is_table(path: Path) -> bool:

@@ -1,0 +1,143 @@
+"""Where own data may lie: files that say language and split by their names, save_to_disk, and data sets of the hub."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from own_files import Row, jsonl, parquet, rated
+
+from xling.compose.composer import composed_task
+from xling.errors import ConfigError
+from xling.tasks import files, hub
+from xling.tasks.files import Settings as Files
+from xling.tasks.tables import paths_of, told_by
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def bare(lang: str, documents: int) -> list[Row]:
+    """Rated rows without a column of languages."""
+    return [{name: value for name, value in row.items() if name != "lang"} for row in rated(lang, documents)]
+
+
+def count(settings: Files) -> dict[tuple[str, str], int]:
+    """(language, split) -> prompts."""
+    splits = ("train", "validation", "test")
+    return {
+        (lang, split): n
+        for lang in files.languages(settings)
+        for split in splits
+        if (n := len(files.prompts(settings, lang, split)))  # type: ignore[arg-type]
+    }
+
+
+# --- names of files -----------------------------------------------------------------------------------------
+
+
+def test_a_pattern_says_language_and_split(tmp_path: Path) -> None:
+    for lang, code in (("de", "deu_Latn"), ("tr", "tur_Latn"), ("zh", "zh-Hans")):
+        for split, n in (("train", 5), ("dev", 3), ("test", 2)):
+            jsonl(
+                tmp_path / code / f"own_{split}_v2.jsonl",
+                [{**row, "id": split + row["id"], "prompt": split + row["prompt"]} for row in bare(lang, n)],
+            )
+    jsonl(tmp_path / "deu_Latn" / "other.jsonl", bare("de", 1))
+    settings = Files(path=f"{tmp_path}/{{lang}}/own_{{split}}_v2.jsonl", languages=())
+    sizes = {"train": 5, "validation": 3, "test": 2}
+    assert count(settings) == {(lang, split): n for lang in ("de", "tr", "zh") for split, n in sizes.items()}
+    assert told_by("~/{lang}/**/x_{lang}*.csv", Path("~/de/a/b/x_de_1.csv").expanduser()) == {"lang": "de"}
+    assert not told_by("~/{lang}/**/x_{lang}*.csv", Path("~/de/a/b/x_tr_1.csv").expanduser())
+    with pytest.raises(
+        ConfigError, match=r"own_\{part\}_v2\.jsonl: \{part\} stands for nothing; \{lang\} and \{split\}"
+    ):
+        paths_of(f"{tmp_path}/deu_Latn/own_{{part}}_v2.jsonl")
+    with pytest.raises(ConfigError, match=r"'own_dev' of own_dev_v2\.jsonl is no split; \{split\} is train"):
+        files.summary(Files(path=f"{tmp_path}/{{lang}}/{{split}}_v2.jsonl", languages=()))
+
+
+def test_paths_are_typed_as_they_are(tmp_path: Path) -> None:
+    for path in ("data/{lang}_ü.jsonl", "data/{split}/*.arrow", f"hf://datasets/me/own@{COMMIT}/tur_Latn"):
+        task = composed_task(["task=files", f"task.path={path}"])[1]
+        assert isinstance(task, Files) and task.path == path
+
+
+def test_what_save_to_disk_wrote_keeps_its_splits_where_the_pattern_names_them(tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict
+
+    rows = rated("de", 30)
+    parts = DatasetDict({"train": Dataset.from_list(rows[:40]), "test": Dataset.from_list(rows[40:])})
+    parts.save_to_disk(str(tmp_path / "saved"))
+    whole = Files(path=str(tmp_path / "saved"), languages=())
+    [note] = [note for note in files.summary(whole).notes() if "named after splits" in note]
+    assert f"\"task.path='{tmp_path}/saved/{{split}}/*.arrow'\"" in note
+    assert count(whole).keys() == {("de", "train"), ("de", "validation"), ("de", "test")}
+    settings = Files(path=f"{tmp_path}/saved/{{split}}/*.arrow", languages=())
+    assert count(settings) == {("de", "train"): 20, ("de", "test"): 10}
+    assert not [note for note in files.summary(settings).notes() if "named after splits" in note]
+
+
+# --- the hub ------------------------------------------------------------------------------------------------
+
+CARD = """---
+configs:
+- config_name: deu_Latn
+  data_files: [{split: train, path: de/train.parquet}, {split: test, path: de/test.parquet}]
+- config_name: tur_Latn
+  data_files: [{split: train, path: tr/train.parquet}, {split: test, path: tr/test.parquet}]
+---
+"""
+
+
+def test_a_data_set_is_streamed_once_at_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the real client, from a folder as the hub has it: there is no hub here."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for lang in ("de", "tr"):
+        parquet(tmp_path / "own" / lang / "train.parquet", bare(lang, 6))
+        parquet(
+            tmp_path / "own" / lang / "test.parquet",
+            [row | {"id": row["id"] + "t", "prompt": row["prompt"] + "t"} for row in bare(lang, 4)],
+        )
+    (tmp_path / "own" / "README.md").write_text(CARD)
+    folder = tmp_path / "cache" / "xling" / "hub" / f"me--own@{COMMIT}"
+    hub.stream(str(tmp_path / "own"), None, folder)
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.jsonl")) == [
+        "deu_Latn/test.jsonl", "deu_Latn/train.jsonl", "tur_Latn/test.jsonl", "tur_Latn/train.jsonl",
+    ]  # fmt: skip
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    settings = Files(path=f"hf://datasets/me/own@{COMMIT}", languages=())
+    assert count(settings) == {
+        ("de", "train"): 6, ("de", "test"): 4, ("tr", "train"): 6, ("tr", "test"): 4,
+    }  # fmt: skip
+    one = Files(path=f"hf://datasets/me/own@{COMMIT}/tur_Latn", languages=("tr",))
+    assert count(one) == {("tr", "train"): 6, ("tr", "test"): 4}
+    with pytest.raises(ConfigError, match=r"it has the subsets deu_Latn, tur_Latn\. Did you mean 'tur_Latn'\?"):
+        files.summary(Files(path=f"hf://datasets/me/own@{COMMIT}/tur_Latm", languages=()))
+    (folder / "deu_Latn").rename(folder / "best")
+    hub.local.cache_clear()
+    with pytest.raises(ConfigError, match=r"has several subsets\. Name one with .*/best; there are best, tur_Latn"):
+        files.summary(settings)
+    hub.local.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("me/own", r"is not a file.* A data set of the hub is task\.path=hf://datasets/me/own@COMMIT"),
+        ("hf://me", r"names no data set of the hub\. The form is hf://datasets/OWNER/NAME@COMMIT"),
+        (f"hf://datasets/me/own@{COMMIT}", r"cannot be had from the hub: .*hf download me/own --repo-type dataset"),
+        ("hf://datasets/me/own@main", r"cannot be had from the hub: .*task\.path=PATH"),
+    ],
+)
+def test_where_there_is_no_network_it_is_refused_at_once(tmp_path: Path, path: str, sentence: str) -> None:
+    """In a process of its own: the client reads its settings when it is imported."""
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "XDG_CACHE_HOME": str(tmp_path)}
+    code = (
+        "from xling.tasks import files\nfrom xling.errors import ConfigError\n"
+        f"try:\n    files.summary(files.Settings(path={path!r}, languages=()))\n"
+        "except ConfigError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert re.search(sentence, done.stdout), done.stdout + done.stderr
