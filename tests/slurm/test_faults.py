@@ -14,8 +14,13 @@ from pathlib import Path
 from cluster import Cluster, wait_until
 from toy_grid import Toy
 
+from xling.grid.records import Parent, Sheet
+from xling.grid.store import Store
+from xling.runners.execute import Job
 from xling.runners.slurm import record
-from xling.runners.slurm.record import Event
+from xling.runners.slurm.cluster import JobState
+from xling.runners.slurm.record import Array, Event, Submission, Task
+from xling.runners.slurm.settings import Resources, Slurm
 from xling.runners.slurm.task import EARLY
 
 KILLS = 10
@@ -354,3 +359,27 @@ def test_a_job_that_starts_too_early_goes_back_behind_its_parents(toy: Toy) -> N
     last = toy.failures()["baseline[en]"]
     assert "it said: it started too early (sft[en] is still " in last and "could not be queued again" in last
     mend(toy)
+
+
+# --- without SLURM ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_below_another_grids_failure_is_blocked(tmp_path: Path) -> None:
+    """And not failed for a cancellation of which nobody knows the reason."""
+    store, filed = Store(tmp_path), list[record.Filed]()
+    above = Job("a" * 64, Sheet("reward", 1, "reward[de]", {}, {}))
+    up = {"reward": Parent("reward", above.key, above.sheet.label)}
+    below = Job("b" * 64, Sheet("score", 1, "score[de, en]", {}, up))
+    for stage, task in ((above, Task((0,))), (below, Task((0,), others=("7_0",), sure_others=("7_0",)))):
+        name = stage.sheet.kind
+        array = Array(0, f"xling-{name}-0", Resources(), (task,))
+        submission = Submission(
+            name, name, str(tmp_path), 0.0, (), "c", False, None, "", "", "", (), Slurm(), {}, (array,), (stage,)
+        )
+        folder = record.write(record.folder_of(store, name) / "1", submission).folder
+        record.note_job(folder, 0, str(7 + len(filed)))
+        filed.append(record.read(folder))
+    record.note_event(filed[0].folder, (0, 0), Event("stage", key=above.key, end="failed", text="no luck"))
+    record.settle(store, filed[1], {"8_0": JobState("CANCELLED", alive=False, cause="cancelled")})
+    assert [(event.end, event.text) for event in filed[1].events((0, 0))] == [("blocked", "reward[de] failed")]
+    assert store.failure("score", below.key) is None
