@@ -252,7 +252,9 @@ def test_pilots_have_gpus_if_a_stage_computes_on_one(tmp_path: Path) -> None:
 def test_what_takes_long_without_gpus_waits_for_the_end_of_pilots(tmp_path: Path) -> None:
     """And what is below it, in arrays that find room in the queue; without GPUs pilots do all."""
     light = ("score", "judge")
-    kinds = {name: replace(kind, gpu=lambda stage: stage.kind not in light, seconds=2.0) for name, kind in NOOP.items()}
+    kinds = {
+        name: replace(kind, gpu=lambda stage: stage.kind not in light, seconds=60.0) for name, kind in NOOP.items()
+    }
     plan = make_plan(grid(["a", "b"], ["a", "b"]), Store(tmp_path), name="flown", kinds=kinds)
     left = [stage for stage in plan.to_run if stage.kind in light]
     assert left and {stage.kind for stage in plan.to_run} - set(light)

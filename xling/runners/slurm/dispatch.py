@@ -34,6 +34,7 @@ EDGES = 2000  # of single tasks in a submission, at 2 to 5 ms each
 BLOCKS = 64  # that a layer of more edges is cut into
 LINKS = 3  # tasks before it in its lane that one waits for: two of them may be cancelled, and no more run at once
 LANE = 64  # tasks of a lane, on average: each place in it costs a call of sbatch
+SURELY_LONG = 59.0  # seconds; of kinds that have never run: heads are guessed at 30, judging by a server at a minute
 DOUBT = 5  # how many times longer than guessed a kind that has never run may take; decides what counts as cheap
 
 
@@ -69,14 +70,9 @@ def assign(
     packer = _Packer(settings, plan.kinds, elsewhere, first)
     for stage in plan.to_run:
         if stage.key not in elsewhere and (only is None or stage.key in only):
-            packer.add(stage, _guessed(plan, stage))
+            estimate = plan.estimates[stage.kind]
+            packer.add(stage, estimate.seconds * (1 if estimate.recorded else DOUBT))
     return packer.groups
-
-
-def _guessed(plan: Plan, stage: Stage) -> float:
-    """Seconds that a stage takes at most, where it is a matter of how cheap it is."""
-    estimate = plan.estimates[stage.kind]
-    return estimate.seconds * (1 if estimate.recorded else DOUBT)
 
 
 def on_gpu(stage: Stage, kinds: Mapping[str, Kind]) -> bool:
@@ -342,7 +338,8 @@ def _after_pilots(plan: Plan, settings: Slurm, wanted: Set[str]) -> set[str]:
     for stage in reversed(stages):  # children before parents
         above |= {up.key for up in stage.parents.values()} if stage.key in above else set()
     for stage in stages:
-        is_long = _guessed(plan, stage) > settings.pack_minutes * 60
+        estimate = plan.estimates[stage.kind]
+        is_long = estimate.seconds > (settings.pack_minutes * 60 if estimate.recorded else SURELY_LONG)
         if stage.key not in above and (is_long or any(up.key in late for up in stage.parents.values())):
             late.add(stage.key)
     return late
