@@ -20,7 +20,7 @@ from xling.analysis.matrix.column import compare
 from xling.analysis.matrix.types import Entry
 from xling.analysis.statistics.bootstrap import POINTS, SHARE, difference, draw, resample
 from xling.analysis.statistics.draws import centred, errors_of, kendall, pearson, with_tails
-from xling.analysis.statistics.intervals import fold, judged, within
+from xling.analysis.statistics.intervals import fold, judged, on_these_prompts, within
 from xling.results.items import Heldout
 
 TIMES, DRAWS, NOISE = 60, 300, 1.0
@@ -340,6 +340,27 @@ def test_win_rates_over_seeds_and_prompts_everywhere(seeds, n, rate):
         random = np.random.default_rng([seeds, n, round(100 * rate), verdicts])
         samples = seeds_of(random, seeds, n, rate, spread, hardness, verdicts, 2000)
         check(fold(samples), mean_rate(rate, spread, hardness), least)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_on_these_prompts_and_on_new_ones(seeds):
+    """Both intervals of the same samples: over seeds alone they hold what the prompts at hand have, and that alone."""
+    random, n, spread, common = np.random.default_rng(seeds), 100, 0.15, None
+    nodes, weights = np.polynomial.hermite_e.hermegauss(21)
+    common = 1.5 * random.normal(size=(n, SIMULATIONS))
+    here = sum(w * expit(common + spread * node) for node, w in zip(nodes, weights / weights.sum(), strict=True))
+    samples = []
+    for seed in range(seeds):
+        chance = expit(spread * random.normal(size=(1, SIMULATIONS)) + common)
+        samples.append(resample(prompts(n), 25.0 * random.binomial(4, chance), str(seed), span=SHARE))
+    alone, both = on_these_prompts(samples), fold(samples)
+    assert [one.value for one in alone] == pytest.approx([one.value for one in both])
+    truth = 100 * here.mean(axis=0)
+    held = np.mean([one.contains(true) for one, true in zip(alone, truth, strict=True)])
+    assert 0.92 <= held <= 0.98
+    check(both, mean_rate(0.5, spread, 1.5), 0.95)
+    if seeds == 5:
+        assert np.mean([one.contains(50.0) for one in alone]) < 0.8  # new prompts are another question
 
 
 def test_two_seeds_are_not_hopeless():

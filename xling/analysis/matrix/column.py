@@ -28,7 +28,7 @@ from xling.analysis.matrix.types import (
 )
 from xling.analysis.statistics.bootstrap import SHARE, Clusters, Floats, Sample, difference, draw, resample, select
 from xling.analysis.statistics.draws import worse_than_best
-from xling.analysis.statistics.intervals import ALPHA, Difference, Estimate, cautious_p, fold, judged
+from xling.analysis.statistics.intervals import ALPHA, Difference, Estimate, cautious_p, fold, judged, on_these_prompts
 from xling.config.common import is_foreign
 from xling.errors import StoreError
 from xling.results.items import Items, Pairs, Record, bounds, finite, read_array, read_items, read_record
@@ -395,8 +395,10 @@ def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Result
     verdicts = [read_bounds(column, members, results) for members in groups.panels.values()]
     taken = samples(column, where, verdicts, clusters)
     estimates = fold(taken) if taken else [None] * where.total
-    pairs = pair_samples(column)
+    pairs, wins = pair_samples(column), _of_measure("win", where, taken)
     entries = _entries(column, where, estimates, fold(pairs) if pairs else [None] * len(column.entries))
+    if wins:
+        entries = [replace(entry, win_here=one) for entry, one in zip(entries, on_these_prompts(wins), strict=True)]
     for members in groups.panels.values():
         compare(entries, members, taken)
     count = len(groups.panels)
@@ -413,7 +415,7 @@ def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Result
         column.target,
         groups,
         entries,
-        _of_measure("win", where, taken),
+        wins,
         means,
         _bounds(column.target, groups, where, estimates),
         _bands(groups, entries, where, taken),

@@ -126,6 +126,7 @@ def _interval_note(blocks: list[Block], planned: list[PlannedEntry]) -> str:
     fresh = len({cell.seeds[0] for entry in planned for cell in entry.cells}) > 1
     kind = "data seeds (each with its own prompts)" if fresh else "seeds (training and sampling; the same prompts)"
     note = f"95 % intervals over prompts and seeds, from {span} {kind}, Wilson's on the scale"
+    note += "" if fresh else "; those over seeds alone, for these very prompts, have a table of their own"
     return f"{note}; where one seed is finished, over prompts only" if 1 in seeds else note
 
 

@@ -102,6 +102,15 @@ class Entry(Struct, frozen=True):
         Estimate | None,
         Measure("Win rate by the very reward model that was optimised, %", column="win", scale=OF_CHANCE),
     ] = None
+    win_here: Annotated[  # on the same prompts under every seed; None: one seed, or each has its own prompts
+        Estimate | None,
+        Measure(
+            "Win rate on these very prompts, with intervals over new seeds, %",
+            note="on these very prompts, with intervals over new seeds alone, %",
+            scale=OF_CHANCE,
+            own_table=True,
+        ),
+    ] = None
     win_lc: Annotated[  # length_control.py
         Estimate | None,
         Measure(

@@ -163,6 +163,36 @@ def fold(samples: Sequence[Sample]) -> list[Estimate | None]:
     return found
 
 
+def on_these_prompts(samples: Sequence[Sample]) -> list[Estimate | None]:
+    """Of each quantity that several seeds have on the same prompts: for new seeds and these very prompts.
+
+    Student's t of the seeds' means, put on the scale; it says nothing of other prompts, which `fold` does. Where seeds
+    agree to the last digit, they are taken for as many verdicts as there are clusters under all of them.
+    """
+    points = by_label(samples)
+    if len(points) < 2 or any(point.crossed or point.fresh for point in points):
+        return [None] * len(points[0].means) if points else []
+    values = np.stack([point.means for point in points])  # (P, K)
+    present = told_apart(points, values)
+    counts, seeds = counted(points, present), present.sum(axis=0)
+    found: list[Estimate | None] = [None] * values.shape[1]
+    places = np.flatnonzero((seeds > 1) & (counts[1] > 1))
+    if not len(places):
+        return found
+    parts, there, count = values[:, places], present[:, places], seeds[places]
+    value = np.where(there, parts, 0.0).sum(axis=0) / count
+    se = np.sqrt((np.where(there, parts - value, 0.0) ** 2).sum(axis=0) / (count - 1) / count)
+    t = stdtrit(count - 1.0, (1 + LEVEL) / 2)
+    span = None if points[0].span is None else points[0].span[:, places]
+    least = np.where(se > 0, 0.0, t**2 / (count * counts[1, places]))
+    low, high = (within(value, t * se, side, span, least) for side in (-1.0, 1.0))
+    rows = np.stack([value, low, high, se]).T.tolist()
+    for k, (v, a, b, e), number in zip(places.tolist(), rows, count.tolist(), strict=True):
+        n, groups = counts[:, k].tolist()
+        found[k] = Estimate(v, a, b, e, n, groups, number, freedom=number - 1.0, seed_se=e)
+    return found
+
+
 def told_apart(points: Sequence[Sample], values: Floats) -> Bools:
     """(P, K) which seeds have a quantity. One that all seeds resample alike counts once: no seed decides it.
 

@@ -373,7 +373,7 @@ def measure_tables(block: Block, panel: Panel) -> list[Table]:
         return []
     rates = [rates_table(panel)] if "share_in_language" in names and panel.language_rates else []
     brief = _by_cell(panel, names, False) if len(panel.entries) <= MOST_ROWS else _over_targets(panel, names)
-    return [brief, _by_cell(panel, names, True), *rates, *_length_controlled(block, panel)]
+    return [brief, _by_cell(panel, names, True), *rates, *_on_these_prompts(panel), *_length_controlled(block, panel)]
 
 
 def measure_table(panel: Panel, controls: Sequence[Control], name: str) -> Table | None:
@@ -486,6 +486,13 @@ def rates_table(panel: Panel) -> Table:
     title = "The language detector on the task's own references, %"
     name = "the_language_detector_on_the_task_s_own_references"
     return _table(panel, name, title, rows, notes, corner="", breaks=frozenset({2}), shared=True)
+
+
+def _on_these_prompts(panel: Panel) -> list[Table]:
+    if not any(entry.win_here for entry in panel.entries):
+        return []
+    name = "win_rate_on_these_very_prompts"
+    return [_against_chance(panel, [], "win_here", name, section="maps", kind="detail", tab="these prompts")]
 
 
 def _length_controlled(block: Block, panel: Panel) -> list[Table]:
