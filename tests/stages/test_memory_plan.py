@@ -112,11 +112,29 @@ def test_activations_go_by_what_is_read_at_once() -> None:
     assert micro == whole / 8
     assert again < micro / 8
     assert moments(task(QWEN, batch=64, at_once=64), Way(micro=4)) == moments(task(QWEN), Way(micro=4))
-    assert moments(task(QWEN), Way())["learning"]["logits"] == 12 * 2**27  # in chunks
     tiled = moments(task(QWEN, tiled=True), Way())["learning"]["logits"]  # by trl, in tiles of 16 bits
     assert tiled == 2 * 4096 * 2**15 + 4 * (QWEN.table + 32 * (1024 + 512) * QWEN.width)
-    few = moments(task(QWEN, response=1), Way(micro=1))["learning"]["logits"]
-    assert few == 12 * QWEN.vocabulary
+    low_rank = task(QWEN, nets=(Net(QWEN, 2, "lora", 16),))
+    assert moments(low_rank, Way())["learning"]["logits"] == 12 * 2**27  # in chunks
+    assert moments(low_rank._replace(response=1), Way(micro=1))["learning"]["logits"] == 12 * QWEN.vocabulary
+
+
+def test_gradients_of_embeddings_and_head() -> None:
+    """Autograd's sums on the way, as they were measured of a Llama and an mT5 (docs/scale.md)."""
+
+    def gradients(sizes: Sizes, micro: int | None, trunk: bool = False) -> float:
+        one = task(sizes, nets=(Net(sizes, 4, trunk=trunk),))
+        return (moments(one, Way(micro=micro))["ending"]["gradients"] - one.nets[0].gradients("adamw")) / sizes.table
+
+    assert QWEN.head and not SMALL.head
+    tied = XL._replace(head=0)
+    for sizes, trunk, whole in ((QWEN, False, 0), (SMALL, False, 8), (SMALL, True, 0), (XL, True, 8), (tied, False, 8)):
+        assert gradients(sizes, None, trunk) == whole
+        assert gradients(sizes, 4, trunk) == whole + 4
+    few = moments(task(QWEN, response=64), Way(micro=1))["learning"]["logits"]
+    assert few == 4 * 64 * QWEN.vocabulary + 4 * QWEN.head  # more than the 12 a logit before the head's gradient
+    chunks = moments(task(QWEN), Way())["learning"]["logits"]
+    assert chunks == max(12 * 2**27 + 4 * QWEN.head, 4 * 2**27 + 8 * QWEN.head)
 
 
 def test_a_micro_batch_above_a_share_is_the_share() -> None:

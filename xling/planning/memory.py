@@ -45,6 +45,7 @@ QUANTIZED = 0.56  # bytes of a weight in 4 bits, with its share of the scales
 STEP = 12  # bytes a weight that Adafactor computes the update of the largest matrix with
 STEP_IN_PARTS = 20  # bytes a weight of those that AdamW in bfloat16 updates together
 LOGIT = 12  # bytes of a token's logit on the way back: the log-probability, its gradient, the logit's gradient
+LAST = 4  # of these the logit's gradient, of which the head's is made
 # Bytes of a weight that is trained whole (and of its gradient), and of what the optimizer holds of each that learns: of
 # Adafactor a row and a column of each matrix, by its width.
 HELD = {"adamw": (4, 8.0), "adafactor": (4, 0.0), "adamw_8bit": (4, 2 + 8 / 256), "adamw_kahan": (2, 6.0),
@@ -105,6 +106,17 @@ class Net(NamedTuple):
     def gradients(self, optimizer: str) -> float:
         """Bytes."""
         return float(HELD[optimizer][0] * self.learning)
+
+    def adding(self, optimizer: str, more: bool) -> float:
+        """Bytes of the embeddings' gradients besides the one that is kept.
+
+        Of two uses or more (encoder and decoder, a head that is tied to them) autograd keeps the sum so far, the next
+        one and their sum; more: and that of earlier micro-batches.
+        """
+        if self.tuning != "full":
+            return 0.0
+        uses = 1 + (self.sizes.encoder > 0) + (not self.sizes.head and not self.trunk)
+        return float(HELD[optimizer][0] * self.sizes.table * (2 * (uses > 1) + more))
 
     def computing(self, optimizer: str) -> float:
         """Bytes that an update computes with besides."""
@@ -172,7 +184,7 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
     learning: Parts = {
         **held,
         "activations": sum(texts * kept(net, task, way.again) for net in nets),
-        "logits": table(first, texts * task.response) if task.logits else 0.0,
+        "logits": with_head(nets[0], task, texts * task.response) if task.logits else 0.0,
     }
     if task.tiled:
         learning["logits"] = tiles(first, texts * (task.prompt + task.response), 2 if task.half else 4)
@@ -182,11 +194,10 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
     if way.sharded:
         around = max(net.gathered(learning=True) for net in nets)
         learning["gathered"] = around
-    head = HELD[task.optimizer][0] * (first.head or first.table)  # whose gradient is the first, if there is one
-    whole = float(head) if nets[0].tuning == "full" and not nets[0].trunk else 0.0
-    learning["gradients"] = max(gradients if parts else min(gradients, whole), buckets)
+    learning["gradients"] = max(gradients if parts else 0.0, buckets)
     layer = max(texts * one_layer(net, task) for net in nets)
-    ending = {**held, "gradients": gradients + buckets, "gathered": around, "activations": layer}
+    adding = max(net.adding(task.optimizer, parts) for net in nets)
+    ending = {**held, "gradients": gradients + buckets + adding, "gathered": around, "activations": layer}
     updating = {**held, "gradients": gradients + buckets,
                 "update": share * max(net.computing(task.optimizer) for net in nets)}  # fmt: skip
     sampling = dict(held)
@@ -231,6 +242,16 @@ def one_layer(net: Net, task: Task) -> float:
 def table(sizes: Sizes, tokens: int) -> float:
     """Bytes of the logits of so many tokens, as far as they are there at once."""
     return float(LOGIT * min(tokens * sizes.vocabulary, VOCABULARY_AT_ONCE))
+
+
+def with_head(net: Net, task: Task, tokens: int) -> float:
+    """The same, or the logits' gradients and the head's that is made of them; of chunks there is one already."""
+    sizes, found = net.sizes, table(net.sizes, tokens)
+    if net.tuning != "full" or net.trunk:
+        return found
+    head = float(HELD[task.optimizer][0] * (sizes.head or sizes.table))
+    more = tokens * sizes.vocabulary > VOCABULARY_AT_ONCE
+    return max(found + more * head, found * LAST / LOGIT + (1 + more) * head)
 
 
 def tiles(sizes: Sizes, tokens: int, word: int) -> float:
