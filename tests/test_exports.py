@@ -20,13 +20,14 @@ import transformers as hf
 import yaml
 from models import families
 
-from xling.errors import ConfigError, XlingError
+from xling.errors import ConfigError, StageError, XlingError
 from xling.exports import Asked, export, located
 from xling.exports.card import asked, private
-from xling.exports.models import HOW, PROBE, export_reward
+from xling.exports.load_reward import Reward
+from xling.exports.models import HOW, PROBE, _tried, export_reward
 from xling.grid.store import Store
 from xling.jsonfiles import read_json
-from xling.models.load import load_tokenizer, load_trunk, loading
+from xling.models.load import Loading, load_tokenizer, load_trunk, loading, write_loading
 from xling.models.text import Limits
 from xling.rewards.networks import PairNet, RewardNet, load_reward, save_reward
 
@@ -41,13 +42,15 @@ print(json.dumps(Reward().score(*json.loads(sys.argv[2]))))
 """
 
 
-def stored(folder: Path, base: Path, pooling: str, pair: bool = False, limits: Limits | None = None) -> Any:
+def stored(
+    folder: Path, base: Path, pooling: str, pair: bool = False, limits: Limits | None = None, bias: float = 0.25
+) -> Any:
     """A reward model with a random head, as its stage stores it."""
     kind, needed = (PairNet, ("pad",)) if pair else (RewardNet, ("pad", "eos"))
     net = kind(load_trunk(base, encoder=pair), load_tokenizer(base, needed), pooling, limits or Limits(40, 20)).eval()
     torch.manual_seed(0)
     torch.nn.init.normal_(net.head.weight)
-    torch.nn.init.constant_(net.head.bias, 0.25)
+    torch.nn.init.constant_(net.head.bias, bias)
     save_reward(folder, net, loading(base))
     return net
 
@@ -85,6 +88,22 @@ def test_a_decoder_is_a_sequence_classifier(family: str, tmp_path: Path) -> None
         logits = model.eval()(ids, attention_mask=(torch.arange(width) < lengths[:, None]).long()).logits[:, 0]
     bias = read_json(tmp_path / "out" / HOW)["bias"]
     np.testing.assert_allclose(logits.numpy() + bias, ours(net), rtol=2e-4, atol=2e-5)
+
+
+def test_what_16_bits_lose_is_told_by_the_spread_of_scores(tmp_path: Path) -> None:
+    """However far from zero the scores lie: a bias adds to all of them, and to no distance."""
+    base = families.saved(tmp_path / "base", "llama")
+    write_loading(base, Loading(dtype="bfloat16"))
+    for bias in (0.0, 1000.0):
+        where, out = tmp_path / f"rm-{bias:g}", tmp_path / f"out-{bias:g}"
+        net = stored(where, base, "last", bias=bias)
+        made = exported(where, out)
+        theirs, own = np.array(Reward(out).score(PROMPTS, SAID)), np.array(ours(net))
+        assert abs(own.mean() - bias) < 100
+        apart = np.linalg.norm(theirs - own) / np.linalg.norm(own - own.mean())
+        assert made.worst == pytest.approx(apart, rel=1e-6) and 1e-4 < made.worst < 0.3
+        with pytest.raises(StageError, match=r"in bfloat16 by [\d.]+ % of the spread of five scores"):
+            _tried(out, read_json(out / HOW), lambda *_, own=own, bias=bias: (bias + 2 * (own - bias)).tolist())
 
 
 def test_what_pads_is_not_what_ends_a_response(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from xling.grid.weights import drop_of, dropped_kinds
 from xling.judges import judges_its_own
 from xling.measures.own import located, own_measure
 from xling.models.checkpoints import chat_template
-from xling.planning import sharing
+from xling.planning import packages, sharing
 from xling.planning.dag import without_commits
 from xling.planning.judging import notes
 from xling.planning.pretrained import beyond, strange
@@ -50,10 +50,12 @@ FULL = "full"  # dry_run=full
 HEALS = 2  # times that one command makes what has rotted again
 
 
-def plan_of(cells: Cells, catalogue: str, device: Callable[[], Speed | None] = lambda: None) -> Plan:
+def plan_of(
+    cells: Cells, catalogue: str, device: Callable[[], Speed | None] = lambda: None, elsewhere: bool = False
+) -> Plan:
     """Decide on every stage of the cells; nothing is run or written. A dry run needs neither data nor the hub.
 
-    device: asked by a dry run for what its hours are of.
+    device: asked by a dry run for what its hours are of; elsewhere: stages run by another Python than this one.
     """
     settings, dry_run = cells.settings, bool(_dry_run(cells))
     rates = rates_from(settings["cost"], device() if dry_run else None)
@@ -68,6 +70,7 @@ def plan_of(cells: Cells, catalogue: str, device: Callable[[], Speed | None] = l
         )
     _check_data(asked, cells.known_languages)
     stage_cells = dag.cells_from(asked, controls=_switch("controls", settings["controls"]))
+    lacking = packages.check(asked, here=not (dry_run or elsewhere))
     plan = make_plan(
         stage_cells,
         Store(_root(settings["root"])),
@@ -84,6 +87,7 @@ def plan_of(cells: Cells, catalogue: str, device: Callable[[], Speed | None] = l
     warnings = [
         *plan.warnings,
         *remarks,
+        *lacking,
         *said,
         *replaced(plan),
         *_without_measures(plan, settings["measures"], measures),
@@ -306,7 +310,8 @@ def _dry_run(cells: Cells) -> bool | str:
 def plan_by(cells: Cells, catalogue: str, launcher: Launcher, settings: Any) -> Plan:
     """`plan_of` with the time and the memory that its stages take where the launcher runs them."""
     speed = getattr(launcher, "speed", lambda settings: None)
-    plan = on_gpus(plan_of(cells, catalogue, lambda: speed(settings)), launcher, settings)
+    elsewhere = launcher.elsewhere(settings) if hasattr(launcher, "elsewhere") else False
+    plan = on_gpus(plan_of(cells, catalogue, lambda: speed(settings), elsewhere), launcher, settings)
     said = launcher.doubts(plan, settings) if hasattr(launcher, "doubts") else []
     return replace(plan, warnings=[*plan.warnings, *said]) if said else plan
 

@@ -1,11 +1,14 @@
 """AdamW in less memory: it follows float32's AdamW where rounding to bfloat16 alone loses every step."""
 
+import copy
 import importlib.util
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from xling.models import precision
 from xling.models.precision import rounded
@@ -93,3 +96,29 @@ def test_a_float32_weight_beside_them_is_followed_as_by_adamw() -> None:
             descent.step(1e-2)
         found[optimizer] = head.weight.detach()
     assert torch.allclose(found["adamw"], found["adamw_kahan"], rtol=1e-5)
+
+
+def test_micro_batches_add_up_in_bfloat16(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rounded to the nearest at each of 64 additions they are a hundredth off, and not shorter (docs/models.md)."""
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=2000, hidden_size=128, intermediate_size=384, num_hidden_layers=4,
+                         num_attention_heads=4, num_key_value_heads=2, head_dim=32)  # fmt: skip
+    half = LlamaForCausalLM(config).bfloat16()
+    texts = torch.randint(3, 900, (64, 64))
+
+    def gradient(model: Any, count: int) -> Tensor:
+        model.zero_grad()
+        for part in texts.chunk(count):
+            logits = model(input_ids=part).logits[:, :-1].float()
+            (cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten()) / count).backward()
+        return torch.cat([weight.grad.double().flatten() for weight in model.parameters()])
+
+    off, length = dict[int, float](), dict[int, float]()
+    exact = gradient(copy.deepcopy(half).double(), 1)
+    for count in (1, 16, 64):
+        found = gradient(half, count)
+        off[count], length[count] = (float(one.norm() / exact.norm()) for one in (found - exact, found))
+    with capsys.disabled():
+        print(", ".join(f"{count} micro-batches: {100 * value:.2f} %" for count, value in off.items()))
+    assert off[16] < 1.5 * off[1] and off[1] < off[64] < 0.02
+    assert all(value == pytest.approx(1.0, abs=0.001) for value in length.values())

@@ -1,6 +1,7 @@
 """Every option of conf/policy runs from base to samples on a tiny model of its own architecture, and resumes."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -21,16 +22,19 @@ from xling.config.policies import LanguageModel, Lora
 from xling.errors import ConfigError, DataError, StageError
 from xling.experiment import experiment_from
 from xling.grid.stage import WHERE, Interrupted, Stage
+from xling.judges.target_rm import Settings as TargetRM
 from xling.models.architecture import trunk_of
 from xling.models.load import load_policy, loading
 from xling.models.published import load_log_ratio
 from xling.models.text import LIMITS, policy_ids
 from xling.optimizers.ppo import Settings as PPO
+from xling.planning import KINDS, packages
 from xling.planning.dag import judge_stage
 from xling.planning.specs import base, samples, sft
 from xling.results.samples import read_samples
 from xling.results.specs import located
 from xling.rewards.networks import RewardNet
+from xling.runners import slurm
 from xling.tasks import files
 from xling.tasks.files import Settings as Files
 
@@ -261,9 +265,6 @@ def test_decoding_by_length_gives_every_prompt_its_own_samples(folders: dict[str
     [
         ({"remote_code": "some/one"}, r"policy\.remote_code=some/one must name the repository of policy\.checkpoint="),
         ({"attention": "flash_attention_2"}, "flash_attention_2 has no float32"),
-        ({"attention": "flash_attention_2", "dtype": "bfloat16"}, r"needs flash_attn.*pip install flash-attn"),
-        ({"tuning": "qlora"}, r"policy\.tuning=qlora needs bitsandbytes.*pip install -e '.*\[qlora\]'"),
-        ({"engine": "vllm"}, r"policy\.engine=vllm needs vllm.*pip install -e '.*\[vllm\]'"),
         (
             {"parallel": "fsdp", "dtype": "float16"},
             r"does not share out policy\.dtype=float16\. Type policy\.dtype=bfloat16",
@@ -295,9 +296,39 @@ def test_optimizers_that_take_less_memory_are_refused_where_they_cannot(part: st
         (asked("adamw_kahan"), "adamw_kahan trains weights in bfloat16.*Type policy.dtype=bfloat16"),
         (asked("adamw_stochastic", tuning="lora", **half), f"few learn. Type {setting}=adamw"),
         (asked("adamw_8bit", parallel="fsdp"), f"does not share out what {setting}=adamw_8bit holds"),
-        (asked("adamw_8bit"), "needs bitsandbytes.*eightbit"),
     ):
         refused(experiment_, sentence)
+    eight = asked("adamw_8bit")
+    judge_stage(eight)
+    assert_needed(eight, f"{setting}=adamw_8bit needs bitsandbytes", "eightbit")
+
+
+def assert_needed(asked: Any, needs: str, install: str) -> None:
+    """Refused where the stages run without the package, and said where another Python has it, perhaps."""
+    with pytest.raises(ConfigError, match=rf"^{re.escape(needs)}, which is not installed: pip install .*{install}"):
+        packages.check([asked], here=True)
+    [told] = packages.check([asked], here=False)
+    assert (
+        told.startswith(f"{needs}, which is not installed here. Where the stages run: pip install") and install in told
+    )
+
+
+def test_packages_are_asked_for_where_stages_run(no_model: Path) -> None:
+    for settings, needs, install in (
+        (
+            {"attention": "flash_attention_2", "dtype": "bfloat16"},
+            "attention=flash_attention_2 needs flash_attn",
+            "flash",
+        ),
+        ({"tuning": "qlora"}, "tuning=qlora needs bitsandbytes", "qlora"),
+        ({"engine": "vllm"}, "engine=vllm needs vllm", "vllm"),
+    ):
+        assert_needed(changed(experiment(no_model), "policy", **settings), f"policy.{needs}", install)
+    assert packages.check([experiment(no_model)], here=True) == []
+    assert [slurm.elsewhere(slurm.read(given, KINDS)) for given in ({}, {"python": "srun python"})] == [False, True]
+    judge = TargetRM(rm_backbone=msgspec.structs.replace(experiment(no_model).rm_backbone, tuning="qlora"))
+    judged = msgspec.structs.replace(experiment(no_model), judge=judge)
+    assert_needed(judged, "judge.rm_backbone.tuning=qlora needs bitsandbytes", "qlora")
 
 
 def test_how_processes_share_a_training_is_in_no_key(no_model: Path) -> None:
@@ -314,8 +345,7 @@ def test_micro_batches_must_divide_the_batch(no_model: Path) -> None:
     )
 
 
-def test_vllm_is_for_decoder_only_models(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+def test_vllm_is_for_decoder_only_models(folders: dict[str, Path]) -> None:
     refused(
         changed(experiment(folders["mt5"]), "policy", engine="vllm"), r"policy\.engine=vllm samples decoder-only models"
     )

@@ -1,12 +1,11 @@
 """Settings of the policies."""
 
-import importlib.util
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from xling.config.common import IN_BFLOAT16, Fraction, Positive, PositiveFloat
-from xling.errors import ConfigError, install
+from xling.errors import ConfigError
 
 
 class Lora(Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,5 +80,3 @@ def check_following(setting: str, optimizer: str, dtype: tuple[str, str], tuning
             f"{typed} trains weights in bfloat16, and {dtype[0]}={dtype[1]}. Type {dtype[0]}=bfloat16, or "
             f"{setting}=adamw."
         )
-    if optimizer == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError(f"{typed} needs bitsandbytes, which is not installed: {install('eightbit')}.")

@@ -119,9 +119,7 @@ def _model(grid: Grid, stage: PlannedStage, out: Path, asked: Asked) -> str:
     unknown = card.licence(fields, asked.license, f"what holds is that of {' and '.join(bases) or 'its data'}")
     parts = [_told(sheet, langs, made.form), *made.notes]
     if made.worst is not None:
-        parts.append(
-            f"Scores of this folder and xling's own differ by at most {made.worst:.1e} of the largest (5 texts)."
-        )
+        parts.append(f"Scores of this folder and xling's own lie {made.worst:.1e} of their spread apart (5 texts).")
     parts += ["", "## Use", "", "```python", *_use(made.form, asked.out.name), "```", "", "## Results", ""]
     rows, axes = _cells_of(grid, Ref(stage.kind, stage.key))
     command = read_grid(store, grid.name).command

@@ -26,7 +26,8 @@ from xling.grid.records import Sheet
 from xling.grid.store import Store
 from xling.jsonfiles import read_json, write_json
 from xling.models import encoder, ridge
-from xling.models.load import load_policy, source
+from xling.models.load import DTYPES, load_policy, source
+from xling.models.own_forward import TOLERANCE, distance
 from xling.models.text import Around, Limits, around, language_model_rooms, separators
 from xling.rewards import frozen_lm
 from xling.rewards.networks import Net, load_reward
@@ -35,8 +36,6 @@ MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safe
                "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model", "chat_template*",
                "preprocessor_config.json", "processor_config.json")  # fmt: skip
 HEAD, HOW, LOADER = "head.safetensors", "load_reward.json", "load_reward.py"
-CLOSE = 1e-3  # how far the exported model's scores may lie from xling's, as a share of the largest; 16 bits: COARSE
-COARSE = 3e-2
 PROBE = [
     ("Is the water warm?", "Yes."),
     ("Summarise: the bridge was closed on Monday, and opened again on Friday.", "A bridge was closed for four days."),
@@ -48,7 +47,10 @@ PROBE = [
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote, for its card. form: as what it is read; worst: of its scores beside xling's, a share."""
+    """What an export wrote, for its card.
+
+    form: as what it is read; worst: distance of its scores from xling's, as a share of their spread.
+    """
 
     form: str
     worst: float | None = None
@@ -209,15 +211,19 @@ def _reading(limits: Limits, rooms: tuple[int, int], kind: str, dtype: str, chat
 
 
 def _tried(out: Path, reading: Mapping[str, Any], ours: Callable[[list[str], list[str]], list[float]]) -> float:
-    """Write the loader, score with it what xling scores, and give the largest difference as a share of the largest."""
+    """Write the loader, score with it what xling scores, and give the distance as a share of the scores' spread.
+
+    It may be as large as that of two ways of reading a model in its dtype.
+    """
     write_json(out / HOW, dict(reading))
     shutil.copyfile(Path(__file__).with_name(LOADER), out / LOADER)
     prompts, said = [prompt for prompt, _ in PROBE], [response for _, response in PROBE]
-    theirs, own = np.array(Reward(out).score(prompts, said)), np.array(ours(prompts, said))
-    worst = float(np.max(np.abs(theirs - own)) / max(np.max(np.abs(own)), 1e-12))
-    if not worst <= (CLOSE if reading["dtype"] == "float32" else COARSE):
+    theirs, own = (torch.tensor([score(prompts, said)], dtype=torch.float64) for score in (Reward(out).score, ours))
+    worst, dtype = distance(theirs, own), str(reading["dtype"])
+    if not worst <= TOLERANCE[DTYPES[dtype]]:  # also if it is no number
         raise StageError(
-            f"The exported reward model scores differently from xling's (by up to {100 * worst:.3g} % of the largest "
-            "score). Nothing was exported; please report the kind of model."
+            f"The exported reward model scores differently from xling's: in {dtype} by {100 * worst:.3g} % of the "
+            f"spread of five scores, where {100 * TOLERANCE[DTYPES[dtype]]:g} % may be rounding. Nothing was exported; "
+            "please report the kind of model."
         )
     return worst

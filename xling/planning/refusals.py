@@ -1,12 +1,11 @@
 """Which choices go together: everything that can be refused is refused here, before anything runs."""
 
-import importlib.util
 from functools import lru_cache
 from pathlib import Path
 
 from xling.config.common import Training, pooled
 from xling.config.policies import LanguageModel, Recorded, check_following
-from xling.errors import ConfigError, install
+from xling.errors import ConfigError
 from xling.experiment import Experiment
 from xling.measures.language import labels
 from xling.models.checkpoints import check_lengths, check_policy
@@ -95,7 +94,7 @@ def cross_fitted(experiment: Experiment) -> bool:
 
 
 def _check_policy(policy: LanguageModel, sft: Training) -> None:
-    """Refuses policy settings that do not fit each other or this machine."""
+    """Refuses policy settings that do not fit each other."""
     if policy.remote_code is not None and policy.remote_code != policy.checkpoint:
         raise ConfigError(
             f"policy.remote_code={policy.remote_code} must name the repository of policy.checkpoint="
@@ -120,16 +119,6 @@ def _check_policy(policy: LanguageModel, sft: Training) -> None:
     micro = sft.micro_batch_size
     if sft.steps and micro is not None and sft.batch_size % micro:
         raise ConfigError(f"sft.micro_batch_size={micro} does not divide sft.batch_size={sft.batch_size}.")
-    needed = {
-        "policy.attention=flash_attention_2": ("flash_attn", policy.attention == "flash_attention_2", ""),
-        "policy.tuning=lora": ("peft", policy.tuning == "lora" and bool(sft.steps), "lora"),
-        "policy.tuning=qlora": ("bitsandbytes", policy.tuning == "qlora" and bool(sft.steps), "qlora"),
-        "policy.engine=vllm": ("vllm", policy.engine == "vllm", "vllm"),
-    }
-    for setting, (module, asked, extra) in needed.items():
-        if asked and importlib.util.find_spec(module) is None:
-            command = install(extra) if extra else "pip install flash-attn"
-            raise ConfigError(f"{setting} needs {module}, which is not installed: {command}.")
     if policy.engine == "vllm" and is_encoder_decoder(policy):
         raise ConfigError("policy.engine=vllm samples decoder-only models. Type policy.engine=torch.")
 

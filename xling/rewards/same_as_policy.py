@@ -1,11 +1,10 @@
 """The policy's own architecture with a scalar head, as in the paper; trained by xling/rewards/networks.py."""
 
-import importlib.util
 from typing import Any, Literal
 
 from xling.config.common import Limit, NonNegative, Objective, Side, Training
 from xling.config.policies import LanguageModel, Lora, Policy, check_following
-from xling.errors import ConfigError, install
+from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.models.checkpoints import check_checkpoint, check_lengths, check_policy, check_table
 from xling.rewards import (
@@ -72,9 +71,6 @@ def check_training(rm: Any, policy: Policy, dtype: tuple[str, str]) -> None:
     if rm.training.steps:
         parallel = policy.parallel if isinstance(policy, LanguageModel) else "auto"
         check_following("rm_backbone.training.optimizer", rm.training.optimizer, dtype, rm.tuning, parallel)
-    for tuning, module, extra in (("lora", "peft", "lora"), ("qlora", "bitsandbytes", "qlora")):
-        if rm.tuning == tuning and importlib.util.find_spec(module) is None:
-            raise ConfigError(f"rm_backbone.tuning={tuning} needs {module}: {install(extra)}.")
 
 
 def _check_demonstrations(learned: TaskSettings) -> None:

@@ -79,6 +79,7 @@ class Launcher(Protocol):
 
     # A module may also have `gpus(settings, kind) -> Gpus`: the GPUs of a kind of stage, for the memory plan;
     # `speed(settings) -> Speed | None`: that of the device of a stage, for the hours of a dry run;
+    # `elsewhere(settings) -> bool`: whether stages run by another Python than the one that plans;
     # `doubts(plan, settings) -> list[str]`: warnings for the plan; `preview(plan, settings, work) -> Iterator` of what
     # a dry run shows besides the plan; and `jobs() -> Jobs`, if its work goes on after `run` has returned.
 

@@ -64,6 +64,11 @@ def speed(settings: Settings) -> Speed | None:
     return next((found for word in words if word and (found := speed_of(str(word)))), None)
 
 
+def elsewhere(settings: Settings) -> bool:
+    """Whether a job's Python is another than the one that submits: that of a container, say."""
+    return settings.python is not None
+
+
 def check(plan: "Plan", settings: Settings) -> "Limits | None":
     """ConfigError if there is no cluster, or it can never grant what is asked; its limits, if there is work for it."""
     from xling.runners.slurm.submit import check as check_requests
