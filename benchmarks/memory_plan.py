@@ -1,14 +1,15 @@
 """The memory plan beside measured peaks: every trainer, of models of 12 million weights.
 
-    python benchmarks/memory_plan.py [--small] [TRAINER ...]     # some minutes on one idle core
+    python benchmarks/memory_plan.py [--small | --middle] [--ways N] [TRAINER ...]     # some minutes on one idle core
 
---small: models of 1.2 million weights.
+--small: models of 1.2 million weights, --middle: of 45 to 58 million; --ways: the first N of six ways to train.
 
 Measured are bytes of tensors (benchmarks/tensors.py) over two steps of texts that all are as long as their limits, as
 the plan takes them to be; a GPU's allocator and CUDA itself come on top, for which the plan has room of its own. Exit
 code 1 if the plan is off by more than 15 % of the measured peak in a case.
 """
 
+import argparse
 import os
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from typing import Any
 
 LIMIT = 0.15
 ON_PROCESSOR = 24  # bytes of a logit in trl's tiles, besides the tile: six tensors in float32
-LARGE, SMALL = (320, 6, 8000), (128, 4, 2000)  # width, layers, vocabulary
+LARGE, SMALL, MIDDLE = (320, 6, 8000), (128, 4, 2000), (512, 8, 32000)  # width, layers, vocabulary
 # what differs from 8 texts at once, all weights, AdamW, float32
 WAYS: list[dict[str, Any]] = [
     {}, {"batch": 16, "micro": 4}, {"again": True}, {"precision": "bfloat16"},
@@ -53,20 +54,25 @@ def planned(case: Any, folder: Path) -> float:
     return told
 
 
-def main(trainers: list[str]) -> int:
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("trainers", nargs="*", metavar="TRAINER")
+    parser.add_argument("--small", dest="sizes", action="store_const", const=SMALL, default=LARGE)
+    parser.add_argument("--middle", dest="sizes", action="store_const", const=MIDDLE)
+    parser.add_argument("--ways", type=int, default=len(WAYS))
+    given = parser.parse_args(arguments)
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     warnings.simplefilter("ignore")
     from trainings import TRAINERS, Case, peak, saved
 
-    sizes, trainers = SMALL if "--small" in trainers else LARGE, [name for name in trainers if name != "--small"]
     off = cases = within = 0.0
     print("| trainer | model | what differs | measured, MB | planned, MB | planned / measured |")
     print("|---|---|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as where:
-        for trainer in trainers or TRAINERS:
+        for trainer in given.trainers or TRAINERS:
             for model in ("llama", "mt5") if trainer != "grpo" else ("llama",):
-                folder = saved(Path(where) / model, model, *sizes)
-                for way in WAYS:
+                folder = saved(Path(where) / model, model, *given.sizes)
+                for way in WAYS[: given.ways]:
                     case = Case(trainer, model, **way)
                     found, told = peak(case, folder), planned(case, folder)
                     off, cases, within = (

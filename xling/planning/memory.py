@@ -184,7 +184,7 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
     learning: Parts = {
         **held,
         "activations": sum(texts * kept(net, task, way.again) for net in nets),
-        "logits": with_head(nets[0], task, texts * task.response) if task.logits else 0.0,
+        "logits": with_head(nets[0], task, texts * task.response, way.sharded) if task.logits else 0.0,
     }
     if task.tiled:
         learning["logits"] = tiles(first, texts * (task.prompt + task.response), 2 if task.half else 4)
@@ -196,7 +196,7 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
         learning["gathered"] = around
     learning["gradients"] = max(gradients if parts else 0.0, buckets)
     layer = max(texts * one_layer(net, task) for net in nets)
-    adding = max(net.adding(task.optimizer, parts) for net in nets)
+    adding = max(net.adding(task.optimizer, parts and not way.sharded) for net in nets)
     ending = {**held, "gradients": gradients + buckets + adding, "gathered": around, "activations": layer}
     updating = {**held, "gradients": gradients + buckets,
                 "update": share * max(net.computing(task.optimizer) for net in nets)}  # fmt: skip
@@ -244,10 +244,13 @@ def table(sizes: Sizes, tokens: int) -> float:
     return float(LOGIT * min(tokens * sizes.vocabulary, VOCABULARY_AT_ONCE))
 
 
-def with_head(net: Net, task: Task, tokens: int) -> float:
-    """The same, or the logits' gradients and the head's that is made of them; of chunks there is one already."""
+def with_head(net: Net, task: Task, tokens: int, sharded: bool) -> float:
+    """The same, or the logits' gradients and the head's that is made of them; of chunks there is one already.
+
+    sharded: the head's is with what is gathered.
+    """
     sizes, found = net.sizes, table(net.sizes, tokens)
-    if net.tuning != "full" or net.trunk:
+    if net.tuning != "full" or net.trunk or sharded:
         return found
     head = float(HELD[task.optimizer][0] * (sizes.head or sizes.table))
     more = tokens * sizes.vocabulary > VOCABULARY_AT_ONCE
