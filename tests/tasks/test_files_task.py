@@ -593,3 +593,44 @@ def test_a_column_of_what_the_system_says_makes_chats(tmp_path: Path) -> None:
         files.summary(config(tmp_path / "f.jsonl", rows, columns=Columns(system_prompt="says")))
     with pytest.raises(ConfigError, match=r"no column `sais`.*task\.columns\.system_prompt=NAME"):
         files.summary(config(tmp_path / "f.jsonl", rows, columns=Columns(system_prompt="sais")))
+
+
+# --- documents ----------------------------------------------------------------------------------------------
+
+
+def test_documents_are_groups_where_a_column_names_them(tmp_path: Path) -> None:
+    rows = [row | {"doc_id": f"d{n // 8}", "url": f"u{n // 4}"} for n, row in enumerate(rated("de", 20))]
+    settings = config(tmp_path / "f.jsonl", rows)  # two rows a prompt: four prompts a document, two a url
+    assert {p.group for p in files.recorded(settings, "de").prompts} == {f"d{n}" for n in range(5)}
+    notes = files.summary(settings).notes()
+    assert [note for note in notes if "`doc_id` names the documents" in note and "columns.group=null" in note]
+    by_text = config(tmp_path / "f.jsonl", rows, columns=Columns(group=None))
+    assert len({p.group for p in files.recorded(by_text, "de").prompts}) == 20
+    split = config(tmp_path / "g.jsonl", [row | {"split": "test" if n % 4 else "train"} for n, row in enumerate(rows)])
+    with pytest.raises(DataError, match="of the same group is in"):  # rows of one prompt, as before
+        files.summary(split)
+    whole = [row | {"split": "test" if n % 4 > 1 else "train"} for n, row in enumerate(rows)]
+    assert len(files.prompts(config(tmp_path / "g.jsonl", whole), "de", "test")) == 10  # its own splits are kept
+    counted = config(
+        tmp_path / "h.jsonl", [row | {"doc": row["doc_id"], "doc_id": n // 2} for n, row in enumerate(rows)]
+    )
+    assert len({p.group for p in files.recorded(counted, "de").prompts}) == 20
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "noticed"),
+    [
+        ("url", lambda n: f"u{n // 4}", True),
+        ("thread_id", lambda n: n // 8, True),
+        ("url", lambda n: f"u{n // 2}", False),  # a value a prompt
+        ("url", lambda n: f"u{n // 3}", False),  # two values of a prompt
+        ("url", lambda n: "u", False),  # the same of all
+        ("url", lambda n: None if n == 7 else f"u{n // 4}", False),
+        ("domain", lambda n: f"u{n // 4}", False),
+    ],
+)
+def test_other_columns_that_prompts_share_are_said(tmp_path: Path, name: str, value: Any, noticed: bool) -> None:
+    rows = [row | {name: value(n)} for n, row in enumerate(rated("de", 20))]
+    notes = files.summary(config(tmp_path / "f.jsonl", rows)).notes()
+    found = [note for note in notes if f"task.columns.group={name}" in note]
+    assert bool(found) == noticed and (not noticed or "values for 20 prompts" in found[0])

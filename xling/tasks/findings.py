@@ -61,6 +61,18 @@ def said(config: "Settings", rows: Rows, by_lang: dict[str, LanguageSummary]) ->
         reasons = "; ".join(f"{rows.name(place)}: {reason}" for place, reason in rows.bad[:3])
         found.append(f"{config.path}: {rows.n_bad} bad rows of {rows.n} are left out ({reasons}).")
     found += rows.published
+    if rows.documents and config.columns.group == "group":
+        [name, column] = next(iter(rows.documents.items()))
+        found.append(
+            f"{name} has no column `group`: `{column}` names the documents, by which splits and intervals go. "
+            "task.columns.group=null goes by prompts' text."
+        )
+    for column, (name, values, prompts) in sorted(rows.repeats.items()):
+        found.append(
+            f"{name}: `{column}` has {values} values for {prompts} prompts, and nothing reads it. If it names what "
+            f"prompts have in common (a document, a conversation), type task.columns.group={column}: splits and "
+            "intervals go by it then."
+        )
     if codes := rows.codes_text():
         found.append(f"Languages are read by what their codes mean: {codes}.")
     if named := {name: code for name, code in rows.named_after.items() if name.partition(".")[0] != code}:

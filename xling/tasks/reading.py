@@ -28,7 +28,8 @@ from xling.measures.language import is_code
 from xling.tasks.defaults import share
 from xling.tasks.parsing import Parser, is_number, read_code
 from xling.tasks.records import GOOD, Offer, Split, turns_of
-from xling.tasks.rows import ALSO, MISSING, Columns, Place, Reading, Row, Rows, Unrated
+from xling.tasks.repeats import Repeats
+from xling.tasks.rows import ALSO, DOCUMENTS, MISSING, Columns, Place, Reading, Row, Rows, Unrated
 from xling.tasks.tables import SPLITS, Table, is_table, open_table, told_by
 from xling.tasks.texts import Texts, blank
 from xling.tasks.wmt import published
@@ -50,18 +51,7 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
         table, own = _opened(path, own, rows)
         rows.units.append(table.unit)
         parser = Parser(table, own, rows, texts) if table.columns else None  # a table of nothing, or of unreadable rows
-        if parser is not None:
-            if "lang" not in parser.columns and path in named:
-                rows.named_after[path.name] = named[path]
-            rows.without_language |= "lang" not in parser.columns and path not in named
-            rows.rated |= "rating" in parser.columns
-            if parser.kind == "prompt":
-                rows.alone.append((path.name, table.columns))
-            first = next((row for _, row in table.rows() if isinstance(row, dict)), None)
-            if parser.kind == "demonstration" and first is not None:
-                unread = [name for name in table.columns if name not in parser.columns.values()]
-                numbers = tuple(name for name in unread if is_number(first.get(name)))
-                rows.unrated.append(Unrated(path.name, table.columns, numbers))
+        repeats = Repeats(_described(rows, table, parser, named) if parser is not None else ())
         for number, found in table.rows():
             rows.n += 1
             place = Place(file, number)
@@ -70,6 +60,7 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
             if not isinstance(row, Row) or reason:
                 rows.reject(place, str(reason))
                 continue
+            repeats.see(found, (row.lang, row.id))  # type: ignore[arg-type]  # a row that could be read
             if rows.binary and row.kind == "rating" and row.rating not in (0.0, 1.0):
                 rows.binary = False
             if seen.rated_before(row):
@@ -82,6 +73,8 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
                 rows.noted["empty", row.lang].append(place)
             if row.response.strip() in MISSING:
                 rows.noted["none", row.lang].append(place)
+        for name, counts in repeats.found().items():
+            rows.repeats.setdefault(name, (path.name, *counts))
     for lang, good in rows.languages.items():
         score = _rating if reading.raters == "mean" else seen.by_rater(lang, good)
         changed = ("again", lang) in rows.noted or reading.raters != "mean"
@@ -91,6 +84,25 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
     _join(rows, texts)
     _compare(rows, texts)
     return rows
+
+
+def _described(rows: Rows, table: Table, parser: Parser, named: Mapping[Path, str]) -> Sequence[str]:
+    """Note what is said of a file as a whole; its unread columns, unless one that was named tells its groups."""
+    path, columns = table.path, parser.columns
+    if "lang" not in columns and path in named:
+        rows.named_after[path.name] = named[path]
+    rows.without_language |= "lang" not in columns and path not in named
+    rows.rated |= "rating" in columns
+    if parser.kind == "prompt":
+        rows.alone.append((path.name, table.columns))
+    unread = [name for name in table.columns if name not in columns.values()]
+    first = next((row for _, row in table.rows() if isinstance(row, dict)), None)
+    if parser.kind == "demonstration" and first is not None:
+        numbers = tuple(name for name in unread if is_number(first.get(name)))
+        rows.unrated.append(Unrated(path.name, table.columns, numbers))
+    if columns.get("group") in DOCUMENTS:
+        rows.documents[path.name] = columns["group"]
+    return () if "group" in columns else unread
 
 
 def _opened(path: Path, reading: Reading, rows: Rows) -> tuple[Table, Reading]:

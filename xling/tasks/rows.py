@@ -21,6 +21,9 @@ from xling.tasks.tables import SHOWN, Table
 
 Kind = Literal["rating", "pair", "demonstration", "prompt"]
 # Where the usual name is not there: what else a file may call it.
+# What names documents where there is no group, nor a split column, whose parts may cut through them. Beside a column
+# `doc` (WMT's MQM) the latter counts the segments of one.
+DOCUMENTS = ("document_id", "doc_id")
 USUAL = {"rater": "rater"}  # the columns of roles that no setting names
 ALSO = {"prompt": ("document", "messages"), "lang": ("language",)}
 # How programs write that a value is missing, where a name or a prompt should stand. Of responses `None` may be one.
@@ -134,6 +137,8 @@ class Rows:
     written: Counter[str] = field(default_factory=Counter)  # columns whose chats were written as text
     marked: Counter[tuple[str, str]] = field(default_factory=Counter)  # (column, a mark of chats that its texts have)
     similar: list[tuple[str, str, str]] = field(default_factory=list)  # (role, name, name): differ in case alone
+    documents: dict[str, str] = field(default_factory=dict)  # file -> the column that names its documents unasked
+    repeats: dict[str, tuple[str, int, int]] = field(default_factory=dict)  # column -> (file, values, prompts)
     published: list[str] = field(default_factory=list)  # what is said of files in a layout of WMT
     alone: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)  # files of prompts alone, with their columns
 
@@ -196,6 +201,8 @@ def resolved(table: Table, reading: Reading) -> tuple[Kind, dict[str, str]]:
         usual = (role, *ALSO.get(role, ())) if name == role else (name,)
         if (column := next((one for one in usual if one in there), None)) is not None:
             found[role] = column
+    if columns["group"] == "group" and not {"group", "doc"} & set(there) and "split" not in found:
+        found |= dict([("group", name) for name in DOCUMENTS if name in there][:1])
     if reading.rating_field in there:
         found["rating"] = reading.rating_field
         if reading.raters == "z" and "rater" not in found:
