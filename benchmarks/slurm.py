@@ -113,7 +113,8 @@ def with_pilots(cluster: Cluster, folder: Path, overrides: Sequence[str], pilots
         filed = record.submissions(Store(folder / how))[-1]
         ids = ",".join(ref.id for ref in filed.refs.values())
         time.sleep(3.0)  # for accounting to have it
-        cpu = cluster.run("sacct", "-nPX", "-j", ids, "-o", "TotalCPU").split()
+        rows = cluster.run("sacct", "-nP", "-j", ids, "-o", "JobID,TotalCPU").split()
+        cpu = [took for id_, _, took in (row.partition("|") for row in rows) if "." in id_]  # of steps: jobs have none
         idle = sum(event.idle for place, _, _ in filed.tasks() for event in filed.events(place))
         made[how] = (folder / how / "grids/grid/matrix.csv").read_bytes()
         print(f"{how}: {sum(array.size for array in filed.head.arrays)} jobs, {wall:.0f} s until the matrix is there, "
