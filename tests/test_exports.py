@@ -203,12 +203,43 @@ def test_tables_are_a_data_set(grid: Store, tmp_path: Path) -> None:
     assert list(cells["target_lang"]) == ["tr"] and "win_rate_low" in cells.column_names
     items = datasets.load_dataset(str(tmp_path / "items"), "samples", cache_dir=str(tmp_path / "cache"))["train"]
     assert len(items) == 32 and "response" in items.column_names
+    long = datasets.load_dataset(str(tmp_path / "matrix"), "long", cache_dir=str(tmp_path / "cache"))["train"]
+    assert {"cell", "baseline", "mean", "mean abroad"} == set(long["row"]) and "win_rate" in long["measure"]
+
+
+def test_samples_are_a_line_a_prompt_and_say_what_the_stages_say(grid: Store, tmp_path: Path) -> None:
+    import xling
+
+    out = tmp_path / "samples"
+    [said] = export(grid, "g", "samples", Asked(out, cells={"target_lang": frozenset({"tr"})}))
+    lines = [json.loads(line) for line in (out / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert "(32 lines)" in said and len(lines) == 32
+    known = xling.load(grid.root, "g")
+    responses, wins = known.samples.set_index("prompt"), known.items.set_index("prompt").win
+    opposed = known.baselines.groupby("prompt").response.apply(list)
+    for line in lines:
+        row = responses.loc[line["prompt"]]
+        assert (line["source_lang"], line["target_lang"], line["seed"]) == ("en", "tr", "0")
+        assert (line["responses"], line["text"]) == ([row.response], row.text)
+        assert (line["rewards"], line["scores"]) == ([row.reward], [row.quality])
+        assert line["opponents"] == opposed[line["prompt"]] and line["win"] == wins[line["prompt"]]
+        [points] = line["points"]
+        assert np.mean(points) == line["win"] and points == [
+            float(np.sign(row.quality - other) / 2 + 0.5) for other in line["opponent_scores"]
+        ]
+    loaded = datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))["train"]
+    assert loaded.column_names == list(lines[0]) and loaded[3] == lines[3]
+    with pytest.raises(ConfigError, match="has no such cell"):
+        export(grid, "g", "samples", Asked(tmp_path / "none", cells={"target_lang": frozenset({"en"})}))
+    with pytest.raises(ConfigError, match="--cells chooses among samples, not in items"):
+        export(grid, "g", "items", Asked(tmp_path / "none", cells={"target_lang": frozenset({"tr"})}))
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ("reward[xx]", "Or give matrix or items"),
+        ("reward[xx]", "Or give matrix, items or samples"),
         ("judge[en, tr]", "trains no model"),
         ("base", "trains no model"),
     ],

@@ -144,6 +144,14 @@ class Grid:
         return _frame(measure_rows(self.matrix))
 
     @cached_property
+    def long(self) -> "pd.DataFrame":
+        """A row a measure of a cell, baseline, reference or mean: measures.parquet (docs/tables.md)."""
+        from xling.analysis.tidy.long import long_table
+
+        frame: pd.DataFrame = long_table(self.matrix).to_pandas()
+        return frame
+
+    @cached_property
     def accuracy(self) -> "pd.DataFrame":
         """A row a reward model and target: how often it is right on held-out feedback."""
         from xling.analysis.tidy.tables import accuracy_rows

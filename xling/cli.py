@@ -272,11 +272,12 @@ def convert(options: argparse.Namespace, store: Store) -> int:
 
 
 def export(options: argparse.Namespace, store: Store) -> int:
-    """Take a trained model, the matrix or its items out of the grid, as a folder that others read (docs/export.md)."""
+    """Take a trained model, the matrix, its items or samples out, as a folder that others read (docs/export.md)."""
     from xling.exports import Asked
     from xling.exports import export as run
+    from xling.sheets.export import parse_filters
 
-    asked = Asked(Path(options.out).expanduser(), options.push, options.license)
+    asked = Asked(Path(options.out).expanduser(), options.push, options.license, parse_filters(options.cells))
     for sentence in run(store, chosen_grid(store, options.grid), options.what, asked):
         print(harmless(sentence))
     return 0
@@ -417,11 +418,14 @@ class _Version(argparse.Action):
 
 
 def _add_export(out: argparse.ArgumentParser) -> None:
-    out.add_argument("what", metavar="WHAT", help="a trained stage by index or label, 'reward[en]'; matrix; or items")
+    out.add_argument("what", metavar="WHAT", help="a trained stage by index or label, 'reward[en]'; "
+                     "matrix; items; or samples")  # fmt: skip
     out.add_argument("grid", nargs="?", metavar="GRID", help="name of the grid (default: the latest)")
     out.add_argument("--out", required=True, metavar="FOLDER", help="a new folder")
     out.add_argument("--push", metavar="OWNER/NAME", help="and upload it to the hub, as a new private repository")
     out.add_argument("--license", metavar="ID", help="for its card, as the hub names it: apache-2.0, cc-by-4.0, ...")
+    out.add_argument("--cells", action="append", default=[], metavar="AXIS=VALUE,...",
+                     help="of samples: source=en,tr,target=de and other axes (default: all finished)")  # fmt: skip
 
 
 def _add_figures(drawn: argparse.ArgumentParser) -> None:

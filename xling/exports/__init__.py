@@ -3,12 +3,13 @@
 export(store, "demo", "reward[en]", Asked(Path("rm-en")))     # a reward model; also sft[..], align[..]
 export(store, "demo", "matrix", Asked(Path("matrix")))        # a data set: cells, measures, accuracy
 export(store, "demo", "items", Asked(Path("items")))          # a data set: a row a prompt and cell, and all responses
+export(store, "demo", "samples", Asked(Path("samples")))      # samples.jsonl: a line a prompt and cell, with its texts
 """
 
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,25 @@ from xling.exports.push import check_push, push
 from xling.grid.files import disk_error, share
 from xling.grid.records import PlannedStage, Ref, Sheet, read_grid, stage_at
 from xling.grid.store import Store
+from xling.sheets.export import Filters
 
-TABLES = {"matrix": ("cells", "measures", "accuracy"), "items": ("items", "samples", "baselines")}
+TABLES = {
+    "matrix": ("cells", "measures", "long", "accuracy"),
+    "items": ("items", "samples", "baselines"),
+    "samples": ("samples",),
+}
 MODELS = ("reward", "sft", "align")  # kinds of stages that train one
 KEYS = ("source_lang", "target_lang")  # in front of the other axes
 
 
 @dataclass(frozen=True)
 class Asked:
-    """out: a new folder. push: OWNER/NAME on the hub. license: an id as the hub knows it."""
+    """out: a new folder. push: OWNER/NAME on the hub. license: an id as the hub knows it. cells: of samples, which."""
 
     out: Path
     push: str | None = None
     license: str | None = None
+    cells: Filters | None = None
 
 
 def export(store: Store, name: str, what: str, asked: Asked) -> list[str]:
@@ -40,6 +47,10 @@ def export(store: Store, name: str, what: str, asked: Asked) -> list[str]:
     if os.path.lexists(asked.out):
         raise ConfigError(f"'{asked.out}' is there already. Give --out another folder, or delete that one.")
     card.check_licence(asked.license)
+    if asked.cells and what != "samples":
+        raise ConfigError(
+            f"--cells chooses among samples, not in {what}. Type `xling export samples`, or leave it out."
+        )
     kind = "dataset" if what in TABLES else "model"
     if asked.push is not None:
         check_push(asked.push, kind)
@@ -51,7 +62,10 @@ def export(store: Store, name: str, what: str, asked: Asked) -> list[str]:
     except OSError as error:
         raise disk_error(error, asked.out, "--out FOLDER") from error
     try:
-        said = _tables(grid, what, made, asked) if stage is None else _model(grid, stage, made, asked)
+        if stage is not None:
+            said = _model(grid, stage, made, asked)
+        else:
+            said = (_samples if what == "samples" else _tables)(grid, what, made, asked)
         share(os.fspath(made))  # some writers give what they write to its owner alone
         made.rename(asked.out)
     except OSError as error:
@@ -69,7 +83,7 @@ def trained(store: Store, name: str, what: str) -> PlannedStage:
     try:
         stage = stage_at(plan, what)
     except ConfigError as error:
-        raise ConfigError(f"{error} Or give matrix or items.") from None
+        raise ConfigError(f"{error} Or give matrix, items or samples.") from None
     if stage.kind not in MODELS:
         there = [one.label for one in plan.stages if one.kind in MODELS]
         shown = f" Of this grid: {', '.join(there[:12])}{', ...' if len(there) > 12 else ''}." if there else ""
@@ -213,19 +227,41 @@ def _tables(grid: Grid, what: str, out: Path, asked: Asked) -> str:
         columns.append(f"| {table} | {len(frame)} | {', '.join(map(str, frame.columns))} |")
     if not counts:
         raise ConfigError(f"Grid {grid.name} has no finished cell, so that there is nothing to export.")
-    langs = sorted({str(lang) for lang in grid.cells["target_lang"]})
-    fields: dict[str, Any] = {"configs": configs, "language": langs, "tags": ["xling", "cross-lingual-alignment"]}
-    unknown = card.licence(fields, asked.license, "what holds is that of the task's data")
+    _write_card(grid, what, out, asked, {"configs": configs}, columns, next(iter(counts)))
+    rows = ", ".join(f"{count} {table}" for table, count in counts.items())
+    return f"{what} of {grid.name}: '{asked.out}' ({rows}); datasets.load_dataset reads it."
+
+
+def _samples(grid: Grid, what: str, out: Path, asked: Asked) -> str:
+    """samples.jsonl, whose columns the card declares: a column may have no value in the first of its many lines."""
+    from xling.exports import samples
+
+    count, axes, told = samples.write(grid.store, grid.name, asked.cells or {}, out / samples.FILE)
+    columns = {**{axis: {"dtype": "string"} for axis in axes}, **samples.FIELDS}
+    features = [{"name": name, **kind} for name, kind in columns.items()]
+    fields = {
+        "configs": [{"config_name": what, "data_files": samples.FILE, "default": True}],
+        "dataset_info": [{"config_name": what, "features": features}],
+    }
+    _write_card(grid, what, out, asked, fields, [f"| {what} | {count} | {', '.join(columns)} |"], what)
+    left_out = "".join(f" {sentence}" for sentence in told)
+    return f"samples of {grid.name}: '{asked.out}' ({count} lines); datasets.load_dataset reads it.{left_out}"
+
+
+def _write_card(
+    grid: Grid, what: str, out: Path, asked: Asked, head: Mapping[str, Any], columns: Sequence[str], first: str
+) -> None:
     plan = read_grid(grid.store, grid.name)
+    langs = sorted({str(cell.axes["target_lang"]) for cell in plan.cells})
+    fields: dict[str, Any] = {**head, "language": langs, "tags": ["xling", "cross-lingual-alignment"]}
+    unknown = card.licence(fields, asked.license, "what holds is that of the task's data")
     parts = [
         f"The {what} of an xling grid: reward models per source language, policies per target language, and how often "
-        f"the aligned responses win. After the method of {card.CITE}. What the columns mean: docs/python.md of xling.",
+        f"the aligned responses win. After the method of {card.CITE}. What the columns mean: docs/tables.md of xling.",
         "", "| table | rows | columns |", "|---|---|---|", *columns, "",
-        "```python", f'datasets.load_dataset("{asked.out.name}", "{next(iter(counts))}")', "```", "",
+        "```python", f'datasets.load_dataset("{asked.out.name}", "{first}")', "```", "",
         "## Provenance", "", f"- command: `{card.asked(plan.command)}`",
         f"- commit of xling: `{plan.git}`", "", *unknown,
     ]  # fmt: skip
     text = card.model_card(f"{what} of grid {grid.name}", fields, [*parts, "", card.made_by()])
     (out / "README.md").write_text(text, encoding="utf-8")
-    rows = ", ".join(f"{count} {table}" for table, count in counts.items())
-    return f"{what} of {grid.name}: '{asked.out}' ({rows}); datasets.load_dataset reads it."

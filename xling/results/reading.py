@@ -1,7 +1,7 @@
 """Reads samples, prompts and verdicts of finished cells, by the references of a plan; held-out pairs of a task."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -260,24 +260,29 @@ class CellSamples:
 
     def read(self, prompt: str) -> JudgedPrompt:
         """A judged prompt of items.json, with its texts."""
+        return next(self.each(prompt))
+
+    def each(self, prompt: str) -> Iterator[JudgedPrompt]:
+        """The same for every judged response: best-of-n's pick, or all samples of a trained policy."""
         row, place = self._rows[prompt], self._places.get(prompt, -1)
         own, opposed = (decode(lines[place], type=Samples) for lines in (self._pool, self._baseline))
         if place < 0 or not own.prompt == opposed.prompt == prompt:
             raise self._unfit()
-        items, pick = self.items, self.items.index[row] if self.items.index else 0
-        scores = self._scores("verdict", place, pick, len(opposed.responses))
-        return JudgedPrompt(
-            prompt,
-            items.group[row] if items.group else own.group,
-            items.dataset[row] if items.dataset else own.dataset,
-            self._reader.texts(self._stages["baseline"]).get(prompt),
-            own.responses[pick],
-            opposed.responses,
-            items.win[row],
-            self._scores("score", place, pick, len(opposed.responses)),
-            scores,
-            self._points(prompt, pick, scores),
-        )
+        items = self.items
+        for pick in [items.index[row]] if items.index else range(len(own.responses)):
+            scores = self._scores("verdict", place, pick, len(opposed.responses))
+            yield JudgedPrompt(
+                prompt,
+                items.group[row] if items.group else own.group,
+                items.dataset[row] if items.dataset else own.dataset,
+                self._reader.texts(self._stages["baseline"]).get(prompt),
+                own.responses[pick],
+                opposed.responses,
+                items.win[row],
+                self._scores("score", place, pick, len(opposed.responses)),
+                scores,
+                self._points(prompt, pick, scores),
+            )
 
     def _scores(self, role: str, place: int, pick: int, opponents: int) -> tuple[float | None, list[float | None]]:
         ref = self._scored.get(role)
