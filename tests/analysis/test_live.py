@@ -3,6 +3,7 @@
 import io
 import itertools
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from synthetic import AXES, LANGUAGES, SyntheticGrid, realistic
 
 from xling import cli
 from xling.console import Console
+from xling.grid.plan import make_plan
 from xling.grid.records import read_grid
 from xling.results.live import LiveMatrix
+from xling.runners.local.display import LIVE_SECONDS, Live, print_so_far
 
 
 def live_of(grid: SyntheticGrid, width: int, states: dict[str, str] | None = None) -> LiveMatrix:
@@ -107,6 +110,27 @@ def test_several_panels_are_told_apart_and_there_is_room_for_few(tmp_path: Path)
     live = live_of(grid.write(), 80)
     assert "Win rates so far, %: optimizer=dpo" in text(live, 80)
     assert "2 more matrices: `xling reduce toy`" in text(live, 80, height=5)
+
+
+def test_bars_of_a_run_have_the_matrix_below_and_one_that_is_stopped_leaves_it(tmp_path: Path, capsys: Any) -> None:
+    grid = realistic(tmp_path, LANGUAGES[:2], prompts=40, controls=False).write()
+    plan = make_plan(grid.cells, grid.store, name=grid.name)
+    file, ends = io.StringIO(), dict[str, str]()
+    display = Live(Console(file=file, force_terminal=True, width=100, height=40), total=4)
+    display.follow(plan, ends)
+    display.tick(4)
+    assert "Win rates" not in file.getvalue()
+    ends |= {cell.stage.key: "done" for cell in grid.cells}
+    time.sleep(LIVE_SECONDS)
+    display.tick(0)
+    display.close()
+    win = grid.panel().entries[0].win.value
+    assert f"{win:.1f}" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
+    print_so_far(plan, {})
+    assert capsys.readouterr().err == ""
+    print_so_far(plan, ends)
+    said = capsys.readouterr().err
+    assert f"{win:.1f} [" in said and "\x1b" not in said
 
 
 def test_watching_ends_with_the_matrix_without_escape_codes(tmp_path: Path, capsys: Any) -> None:

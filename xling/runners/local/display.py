@@ -143,7 +143,9 @@ def _matrix(plan: Plan, console: Console) -> "LiveMatrix":
 
 
 def print_so_far(plan: Plan, ends: Mapping[str, str]) -> None:
-    """The matrix of a run that was stopped."""
+    """The matrix of a run that was stopped, if any cell of it is done."""
+    if not any(ends.get(cell.stage.key) in ("done", "cached") for cell in plan.cells):
+        return
     console = Console(stderr=True)
     matrix = _matrix(plan, console)
     matrix.look(ends)
