@@ -153,6 +153,7 @@ def test_the_cheapest_setting_comes_first() -> None:
         way = Way(gpus, gpus > 1, micro, "sft.gradient_checkpointing" in typed)
         after = Memory(memory.worst(one, way), Gpus(gpus, gib))
         assert not found.fits and after.fits, found.setting  # what is to be typed does what it says
+        assert found.then is not None and found.then[1] == gpus and fits(found.then[0], gib)
     alone = trained(task(QWEN), Way(), NAMES, "sft", Gpus(1, 80))
     assert alone.setting == ""  # nothing helps where a stage runs in one process
 
@@ -232,6 +233,8 @@ def launched(folder: Path, parallel: str = "auto", rates: Rates | None = None, *
 def test_what_does_not_fit_is_said_with_what_to_type(tiny_folder: Path) -> None:
     assert launched(tiny_folder).needs == {}  # nobody knows the GPUs, and nobody looks
     assert list(too_large(launched(tiny_folder, gpu_mem_gb=80))) == []
+    fitting = shown(launched(tiny_folder, gpu_mem_gb=80))
+    assert re.search(r"Fits as it is set: Every kind of stage\. Most takes \w+, \d GB of one GPU of 80 GB\.", fitting)
     plan = launched(tiny_folder, gpu_mem_gb=80, stages={"sft": {"gpu_mem_gb": 1.06}})
     (told, found) = next(iter(too_large(plan)))
     assert re.search(r"^sft\[\w+\] takes up to .* GB of a GPU .* hydra\.launcher\.stages\.sft\.gpu_mem_gb=1\.06", told)

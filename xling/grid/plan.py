@@ -353,7 +353,24 @@ def too_large(plan: Plan) -> Iterator[tuple[str, Memory]]:
             )
             verb = "Type" if memory.setting else "Take"
             known = memory.gpus.stated or f"it has {memory.gpus.gib:.0f}"
-            yield f"{label} takes up to {memory.gib:,.0f} GB of a GPU ({shown}), and {known}. {verb} {instead}.", memory
+            then = f": {memory.then[0]:,.0f} GB of {_gpus(memory.then[1])}" if memory.then else ""
+            told = f"{label} takes up to {memory.gib:,.0f} GB of a GPU ({shown}), and {known}. {verb} {instead}{then}."
+            yield told, memory
+
+
+def _gpus(count: int) -> str:
+    return "one GPU" if count == 1 else f"each of {count} GPUs"
+
+
+def _fitting(plan: Plan) -> Iterator[str]:
+    """What fits as it is set, where it is known how much a GPU has."""
+    fits = {kind: memory for kind, (_, memory) in plan.needs.items() if memory.gpus.gib is not None and memory.fits}
+    if fits:
+        kind = max(fits, key=lambda one: fits[one].gib)
+        most, gpus = fits[kind], fits[kind].gpus
+        which = "Every kind of stage" if len(fits) == len(plan.needs) else ", ".join(fits)
+        taken = f"{most.gib:,.0f} GB of {_gpus(gpus.count)} of {gpus.gib:g} GB"
+        yield f"Fits as it is set: {which}. Most takes {kind}, {taken}."
 
 
 def replaced(plan: Plan) -> list[str]:
@@ -673,6 +690,7 @@ def _notes(plan: Plan) -> Iterable[str]:
             "hydra.launcher.gpu_mem_gb=80 a dry run, which needs no cluster, says what does not fit and what to type."
         )
     yield from (f"[yellow]Does not fit:[/yellow] {escape(sentence)}" for sentence, _ in too_large(plan))
+    yield from _fitting(plan)
     for warning in plan.warnings:
         yield f"[yellow]Warning:[/yellow] {escape(warning)}"
     lines = _left_out(plan.left_out)

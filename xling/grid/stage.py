@@ -124,6 +124,7 @@ class Memory:
     gpus: Gpus
     scratch: float = 0.0  # bytes on disk of its checkpoints while it runs
     setting: str = ""  # where it does not fit: what to type so that it does, the cheapest; empty: nothing would do
+    then: tuple[float, int] | None = None  # GiB of each GPU with it, and how many GPUs
 
     @property
     def gib(self) -> float:

@@ -298,8 +298,10 @@ def trained(task: Task, way: Way, names: tuple[str, str], kind: str, gpus: Gpus)
     if gpus.gib is None or now.fits:
         return now
     for other in _ways(task, way, gpus):
-        if Memory(worst(task, other), gpus).fits:
-            return Memory(now.parts, gpus, now.scratch, _typed(other, way, task, names, kind, gpus))
+        tried = Memory(worst(task, other), gpus)
+        if tried.fits:
+            typed = _typed(other, way, task, names, kind, gpus)
+            return Memory(now.parts, gpus, now.scratch, typed, (tried.gib, other.gpus))
     return now
 
 
