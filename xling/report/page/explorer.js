@@ -131,7 +131,7 @@ function drawCard(card) {
     if (table.sources <= s || table.targets <= t) continue;
     const cell = cellOf(table, s, t);
     if (cell.value === null && !/\d/.test(cell.text)) continue;
-    rows.push(el("tr", {}, el("th", { scope: "row" }, mapName(table)),
+    rows.push(el("tr", {}, el("th", { scope: "row", title: table.about || null }, mapName(table)),
       el("td", {}, cell.text + cell.marks.replace(HOME, "") + cell.numbered), el("td", { class: "span" }, cell.span)));
   }
   if (rows.length) put(card, el("table", { class: "plain" }, el("caption", { class: "unseen" }, `${source} to ${target}`), el("tbody", {}, rows)));

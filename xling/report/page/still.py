@@ -5,12 +5,13 @@ page's data (data.py); shades are classes, s0 to s20, since the page's policy al
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import date
 from html import escape
 from typing import Any
 
 from babel.dates import format_date
 
-from xling.analysis.matrix.names import worded
+from xling.analysis.matrix.names import plain, worded
 from xling.analysis.matrix.types import Matrix
 from xling.report.page.stages import Origin
 from xling.report.tables.colours import SHADES
@@ -31,7 +32,7 @@ def ran(matrix: Matrix, origin: Origin | None) -> str:
         return ""
     optimizers = dict.fromkeys(word for one in panels for word in worded(one.axes, ["optimizer"], one.entries))
     policies, models, judges = (
-        dict.fromkeys(one.axes[axis].replace("_", " ") for one in panels if one.axes.get(axis))
+        dict.fromkeys(plain(one.axes[axis]) for one in panels if one.axes.get(axis))
         for axis in ("policy", "rm_backbone", "judge")
     )
     said = _listed(optimizers) or "Responses"
@@ -41,11 +42,11 @@ def ran(matrix: Matrix, origin: Origin | None) -> str:
     else:
         settings = origin.settings.get("baseline", {}) if origin else {}
         count = " or ".join(settings.get("n", []))
-        against = f" against {count or 'fresh'}{' fresh' if count else ''} samples a prompt"
+        against = f" against {count} fresh sample{'s' * (count != '1')} a prompt".replace("  ", " ")
         said = f"{said} of {_many('policy', 'policies', policies)}"
     said = f"{said}, {_many('reward model', 'reward models', models)}, judged by {_listed(judges)}{against}"
     ended = origin.ended[:10] if origin else ""
-    return f"{said}; {_day(ended)}" if ended else said
+    return f"{said}; {format_date(date.fromisoformat(ended), 'd MMMM yyyy', locale='en')}" if ended else said
 
 
 def _many(one: str, several: str, names: Iterable[str]) -> str:
@@ -56,12 +57,6 @@ def _many(one: str, several: str, names: Iterable[str]) -> str:
 def _listed(names: Iterable[str]) -> str:
     *first, last = list(names) or [""]
     return " and ".join(part for part in (", ".join(first), last) if part)
-
-
-def _day(iso: str) -> str:
-    from datetime import date
-
-    return format_date(date.fromisoformat(iso), "d MMMM yyyy", locale="en")
 
 
 def facts(data: Json) -> str:
@@ -120,7 +115,7 @@ def broad(data: Json) -> str:
 
 
 def _figure(panel: Json, languages: Json, named: bool) -> str:
-    """The panel's first map, which is its win rates (or how far people agree with it)."""
+    """The panel's win rates."""
     table = panel["tables"]["maps"][0]
     title = f"{table['title']}: {panel['title']}" if named else table["title"]
     there = "".join(table.get("marks", ()))
