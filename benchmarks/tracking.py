@@ -1,7 +1,8 @@
-"""What tracking with W&B costs: CPU-seconds of the child process and its wandb-core, for a grid of 200 finished stages.
+"""What tracking costs: CPU-seconds of the child process and its wandb-core, for a grid of 200 finished stages.
 
     python benchmarks/tracking.py                          # offline, artifacts by reference
     python benchmarks/tracking.py --artifacts none --stages 1000
+    python benchmarks/tracking.py --tracker tensorboard
     python benchmarks/tracking.py --grid ROOT NAME         # a grid of your own, tracked anew in a temporary folder
 
 The made-up stages are those of trained policies: align with a curve of 100 steps, pool, score, gold and judge with the
@@ -58,12 +59,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--stages", type=int, default=200)
     parser.add_argument("--artifacts", default="references", choices=["none", "references", "files"])
+    parser.add_argument("--tracker", default="wandb", choices=["wandb", "tensorboard"])
     parser.add_argument("--grid", nargs=2, metavar=("ROOT", "NAME"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         name = copied(Path(options.grid[0]), options.grid[1], root) if options.grid else synthetic(root, options.stages)
-        settings = {"mode": "offline", "project": "benchmark", "entity": None, "artifacts": options.artifacts}
+        settings = {"mode": "offline", "project": "benchmark", "entity": None, "artifacts": options.artifacts,
+                    "name": options.tracker, "runs": "stages"}  # fmt: skip
         before, began = _children(), time.monotonic()
         result = track_grid(root, name, settings, patience=None)
         seconds, wall = _children() - before, time.monotonic() - began
