@@ -1,16 +1,19 @@
 """Where own data may lie: files that say language and split by their names, save_to_disk, and data sets of the hub."""
 
+import codecs
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from own_files import Row, jsonl, parquet, rated
 
 from xling.compose.composer import composed_task
-from xling.errors import ConfigError
+from xling.errors import ConfigError, DataError
 from xling.tasks import files, hub
 from xling.tasks.files import Settings as Files
 from xling.tasks.tables import paths_of, told_by
@@ -141,3 +144,65 @@ def test_where_there_is_no_network_it_is_refused_at_once(tmp_path: Path, path: s
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert re.search(sentence, done.stdout), done.stdout + done.stderr
+
+
+# --- encodings and codes of languages -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["own.csv", "own.tsv", "own.jsonl", "own.json"])
+def test_text_in_another_encoding_is_read_where_it_is_named(tmp_path: Path, name: str) -> None:
+    rows = [("d1", "a", "Größe – „groß“", "1,5"), ("d1", "b", "Ärger", "0,5")]
+    mark = "\t" if name.endswith("tsv") else ";"
+    lines = [
+        mark.join(("id", "lang", "prompt", "system", "response", "rating")),
+        *(mark.join((i, "de", "Ö", s, r, x)) for i, s, r, x in rows),
+    ]
+    objects = [
+        json.dumps(
+            {"id": i, "lang": "de", "prompt": "Ö", "system": s, "response": r, "rating": float(x.replace(",", "."))},
+            ensure_ascii=False,
+        )
+        for i, s, r, x in rows
+    ]
+    text = (
+        "\n".join(lines)
+        if name[-2:] == "sv"
+        else "\n".join(objects)
+        if name.endswith("l")
+        else f"[{','.join(objects)}]"
+    )
+    (tmp_path / name).write_bytes(text.encode("cp1252"))
+    settings = Files(path=str(tmp_path / name), languages=(), encoding="windows-1252")
+    found = files.recorded(settings, "de")
+    assert found.responses == [["Größe – „groß“", "Ärger"]] and found.ratings == [[1.5, 0.5]]
+    assert msgspec.to_builtins(files.narrowed(settings, ["de"], "recorded"))["encoding"] == "windows-1252"
+    unnamed = msgspec.structs.replace(settings, encoding=None)
+    with pytest.raises(DataError, match=r"not UTF-8.*task\.encoding=windows-1252"):
+        files.summary(unnamed)
+    with pytest.raises(DataError, match=r"is not in task\.encoding=ascii"):
+        files.summary(msgspec.structs.replace(settings, encoding="ascii"))
+    with pytest.raises(ConfigError, match=r"task\.encoding=ebcdic-of-mine is no encoding.*windows-1252"):
+        files.summary(msgspec.structs.replace(settings, encoding="ebcdic-of-mine"))
+    (tmp_path / name).write_bytes(codecs.BOM_UTF8 + text.encode())  # a mark says more than a setting
+    assert files.recorded(settings, "de") == found
+
+
+def test_all_usual_codes_of_a_language_are_one_in_one_file(tmp_path: Path) -> None:
+    forms = {
+        "tr": ("tr", "tur", "tr-TR", "tur_Latn", "TR", "tr_TR.UTF-8"), "zh": ("zh-CN", "zh-Hans", "zho_Hans", "cmn"),
+        "zh-Hant": ("zh-TW", "zho_Hant"), "pt": ("pt-BR", "por_Latn"), "no": ("nb", "nob_Latn", "no"),
+        "he": ("iw", "heb_Hebr"), "de": ("deu_Latn", "ger", "de-AT"), "fa": ("pes_Arab", "fas"), "id": ("in", "ind"),
+        "sw": ("swh_Latn", "swa"),
+    }  # fmt: skip
+    rows = [
+        row | {"lang": form, "id": f"{form} {row['id']}"}
+        for codes in forms.values()
+        for form in codes
+        for row in rated(form, 2)
+    ]
+    settings = Files(path=str(jsonl(tmp_path / "f.jsonl", rows)), languages=())
+    assert {lang: len(files.recorded(settings, lang).prompts) for lang in files.languages(settings)} == {
+        lang: 2 * len(codes) for lang, codes in forms.items()
+    }
+    [note] = [note for note in files.summary(settings).notes() if "what their codes mean" in note]
+    assert "'DE'" not in note and "'TR' as tr" in note

@@ -65,6 +65,7 @@ class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field=
     rating_scale: tuple[float, float] | None = None  # lowest and highest rating that there can be
     raters: Literal["mean", "z"] | UnsetType = UNSET  # of several ratings: z: normalised by rater first. Unset: mean
     threshold: float | None = None  # ratings from here on are good
+    encoding: str | UnsetType | None = UNSET  # of text without a byte order mark. Unset: UTF-8
     bad_rows: Literal["refuse", "skip"] = "refuse"
     validation: Fraction = 0.1  # share of the documents of a language
     test: Fraction = 0.1
@@ -263,6 +264,7 @@ def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     unread = () if config.raters == "z" else ("rater",)
     named |= {role: UNSET for role in ("rater", "system_prompt") if role in unread or named[role] is None}
     kept |= {"columns": Columns(**named), "raters": "z" if config.raters == "z" else UNSET}
+    kept |= {"encoding": config.encoding or UNSET}
     kept |= {**defaults.caps(config, use), **read_by(use, config.template, config.facts, langs)}
     return Settings(languages=lang, bad_rows="skip", **kept)
 
@@ -363,9 +365,10 @@ def _rows(config: Settings) -> Rows:
         )
     lang = _codes(config)[0] if len(config.languages) == 1 else ""
     raters: Literal["mean", "z"] = "z" if config.raters == "z" else "mean"
-    reading = Reading(
-        config.columns, config.rating_field, config.rating_scale, raters, lang, "", "", _varieties(config)
-    )
+    reading = Reading(config.columns, config.rating_field, config.rating_scale, raters, lang)
+    reading = msgspec.structs.replace(reading, varieties=_varieties(config))
+    if config.encoding:
+        reading = msgspec.structs.replace(reading, encoding=_encoding(config.encoding))
     if HELD.search(path := local(config.path)) and not Path(path).exists():
         reading = msgspec.structs.replace(reading, pattern=path)
     rows = _read(identity(_paths(config)), identity(sources(config)), reading)
@@ -376,6 +379,17 @@ def _rows(config: Settings) -> Rows:
             f"{listed(there)}.{did_you_mean(config.rating_field, there)} Type task.rating_field=NAME."
         )
     return rows
+
+
+def _encoding(name: str) -> str:
+    try:
+        "ü".encode(name, errors="replace")
+    except (LookupError, ValueError) as error:
+        raise ConfigError(
+            f"task.encoding={name} is no encoding of text that Python knows. Type its name, as in "
+            "task.encoding=windows-1252 (latin-1, iso-8859-9, gb18030, shift_jis, ...), or null for UTF-8."
+        ) from error
+    return name
 
 
 def _paths(config: Settings) -> list[Path]:

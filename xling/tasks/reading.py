@@ -107,7 +107,7 @@ def _described(rows: Rows, table: Table, parser: Parser, named: Mapping[Path, st
 
 def _opened(path: Path, reading: Reading, rows: Rows) -> tuple[Table, Reading]:
     """A file, and how it is read: one in a layout of WMT has columns of its own."""
-    table = open_table(path)
+    table = open_table(path, encoding=reading.encoding)
     if not {reading.columns.prompt, *ALSO["prompt"]}.isdisjoint(table.columns):
         return table, reading
     if (found := published(table, reading.lang, reading.rating_field)) is None:

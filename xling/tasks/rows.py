@@ -21,11 +21,11 @@ from xling.tasks.tables import SHOWN, Table
 
 Kind = Literal["rating", "pair", "demonstration", "prompt"]
 # Where the usual name is not there: what else a file may call it.
+ALSO = {"prompt": ("document", "messages"), "lang": ("language",)}
 # What names documents where there is no group, nor a split column, whose parts may cut through them. Beside a column
 # `doc` (WMT's MQM) the latter counts the segments of one.
 DOCUMENTS = ("document_id", "doc_id")
 USUAL = {"rater": "rater"}  # the columns of roles that no setting names
-ALSO = {"prompt": ("document", "messages"), "lang": ("language",)}
 # How programs write that a value is missing, where a name or a prompt should stand. Of responses `None` may be one.
 MISSING = ("nan", "NaN", "<NA>", "NaT", "None", "null")
 
@@ -88,6 +88,7 @@ class Reading(Struct, frozen=True):
     raters: Literal["mean", "z"] = "mean"
     lang: str = ""  # of a file without a language column
     split: str = ""  # of a file without a split column
+    encoding: str = ""  # of files that are not UTF-8
     pattern: str = ""  # of paths, with {lang} or {split} in it
     varieties: tuple[str, ...] = ()  # codes such as pt-BR that are read as they are; others are their language
 

@@ -201,10 +201,11 @@ def identity(paths: Iterable[Path]) -> Identity:
     return tuple((str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths)
 
 
-def open_table(path: Path, strict: bool = True) -> Table:
+def open_table(path: Path, strict: bool = True, encoding: str = "") -> Table:
     """Told by its first bytes and its name; what is neither CSV, TSV, JSON nor Parquet is read as JSON lines.
 
     strict: quotes of CSV and TSV that do not stand as RFC 4180 has them make a bad row, else they are dropped.
+    encoding: of text without a byte order mark, as Python calls it; empty: UTF-8.
     ConfigError if the file cannot be read; DataError for a damaged archive or table.
     """
     try:
@@ -223,11 +224,11 @@ def open_table(path: Path, strict: bool = True) -> Table:
     if name.endswith(".arrow"):
         return _arrow(path)
     if name.endswith((".csv", ".tsv")):
-        return _separated(path, "\t" if name.endswith(".tsv") else ",", strict)
-    if name.endswith((".json", ".jsonl", ".ndjson")) and (array := _json_array(path)) is not None:
+        return _separated(path, "\t" if name.endswith(".tsv") else ",", strict, encoding)
+    if name.endswith((".json", ".jsonl", ".ndjson")) and (array := _json_array(path, encoding)) is not None:
         return array
-    peeked = (row for _, row in itertools.islice(_json_lines(path), PEEKED) if isinstance(row, dict))
-    return Table(path, "line", _fields(peeked), lambda _: _json_lines(path))
+    peeked = (row for _, row in itertools.islice(_json_lines(path, encoding), PEEKED) if isinstance(row, dict))
+    return Table(path, "line", _fields(peeked), lambda _: _json_lines(path, encoding))
 
 
 # --- formats ------------------------------------------------------------------------------------------------
@@ -237,25 +238,27 @@ def _plain_name(path: Path) -> str:
     return path.name.lower().removesuffix(".gz")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def _lines(path: Path, encoding: str) -> Iterator[tuple[int, bytes]]:
     """Numbered lines (from 1) in UTF-8, without a byte order mark; gzip is told by its bytes."""
     try:
         with path.open("rb") as raw:
             zipped = raw.read(2) == GZIP_MAGIC
             raw.seek(0)
             file: Any = gzip.GzipFile(fileobj=raw) if zipped else raw
-            with closing(_in_utf8(file)) as lines:
+            with closing(_in_utf8(file, encoding)) as lines:
                 for number, line in enumerate(lines, start=1):
                     yield number, line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is a damaged gzip file: {error}. Copy it again.") from error
     except UnicodeError as error:
-        raise DataError(f"{path} begins as UTF-16 or UTF-32, and is not: {error}. Save it as UTF-8.") from error
+        begins = f"is not in task.encoding={encoding}" if encoding else "begins as UTF-16 or UTF-32, and is not"
+        raise DataError(f"{path} {begins}: {error}. Save it as UTF-8.") from error
 
 
-def _in_utf8(file: Any) -> Generator[bytes, None, None]:
+def _in_utf8(file: Any, encoding: str) -> Generator[bytes, None, None]:
     start = file.peek(4)[:4]
-    wide = next((name for mark, name in WIDE.items() if start.startswith(mark)), None)
+    other = encoding if encoding and not start.startswith(BYTE_ORDER_MARK) else None
+    wide = next((name for mark, name in WIDE.items() if start.startswith(mark)), other)
     if wide is None:
         yield from file
     else:
@@ -266,8 +269,8 @@ def _in_utf8(file: Any) -> Generator[bytes, None, None]:
             text.detach()  # whoever opened the file closes it
 
 
-def _json_lines(path: Path) -> Iterator[Numbered]:
-    for number, line in _lines(path):
+def _json_lines(path: Path, encoding: str) -> Iterator[Numbered]:
+    for number, line in _lines(path, encoding):
         if line.isspace():
             continue
         try:
@@ -278,11 +281,11 @@ def _json_lines(path: Path) -> Iterator[Numbered]:
             yield number, row
 
 
-def _json_array(path: Path) -> Table | None:
+def _json_array(path: Path, encoding: str) -> Table | None:
     """A file that holds one array of objects, whatever its name; None if it holds something else, such as lines."""
-    if not next((line for _, line in _lines(path) if not line.isspace()), b"").lstrip().startswith(b"["):
+    if not next((line for _, line in _lines(path, encoding) if not line.isspace()), b"").lstrip().startswith(b"["):
         return None
-    content = b"".join(line for _, line in _lines(path))
+    content = b"".join(line for _, line in _lines(path, encoding))
     try:
         found = from_json(content, ARRAY)
     except (ValueError, msgspec.DecodeError) as error:
@@ -356,7 +359,7 @@ def _reason(line: bytes, error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return (
             f"not UTF-8 (byte {error.start}: 0x{line[error.start]:02x}). If it is in Windows-1252 or Latin-1, save it "
-            "as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 FILE"
+            "as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 FILE, or of task=files type task.encoding=windows-1252"
         )
     if line.startswith(POINTER):
         return "a pointer of git-lfs in place of the file: git lfs pull fetches it"
@@ -371,7 +374,7 @@ def _fields(rows: Iterable[Row]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(field for row in rows for field in row))
 
 
-def _separated(path: Path, usual: str, strict: bool) -> Table:
+def _separated(path: Path, usual: str, strict: bool, encoding: str) -> Table:
     """CSV by RFC 4180: quoted cells may hold separators, doubled quotes and line ends; the first row names them.
 
     What separates them is what the first row has most of, outside quotes, or what a line `sep=;` above it says.
@@ -379,7 +382,7 @@ def _separated(path: Path, usual: str, strict: bool) -> Table:
     csv.field_size_limit(2**31 - 1)
     damaged: dict[int, str] = {}
     above, first = 0, ""
-    for _, line in _ended(_lines(path)):
+    for _, line in _ended(_lines(path, encoding)):
         first = line.decode(errors="replace").rstrip("\r\n")
         if first.strip():
             break
@@ -392,7 +395,7 @@ def _separated(path: Path, usual: str, strict: bool) -> Table:
     separator = told[1] if told else max(SEPARATORS, key=lambda one: (unquoted.count(one), one == usual))
 
     def reader() -> Any:
-        lines = itertools.islice(_decoded(path, damaged), above, None)
+        lines = itertools.islice(_decoded(path, encoding, damaged), above, None)
         return csv.reader(lines, delimiter=separator, strict=strict, quoting=quoting)
 
     mqm = separator == "\t" and set(first.split("\t")) >= UNQUOTED and "misc" not in first.split("\t")
@@ -418,8 +421,8 @@ def _ended(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def _decoded(path: Path, damaged: dict[int, str]) -> Iterator[str]:
-    for number, line in _ended(_lines(path)):
+def _decoded(path: Path, encoding: str, damaged: dict[int, str]) -> Iterator[str]:
+    for number, line in _ended(_lines(path, encoding)):
         try:
             yield line.decode()
         except UnicodeDecodeError as error:

@@ -77,7 +77,10 @@ def _layout(table: Table) -> tuple[str, Callable[[Table, str, Counter[str]], Ite
 
 def is_export(path: Path) -> bool:
     """Whether a file is an export of Appraise."""
-    return path.name.lower().endswith((".csv", ".csv.gz")) and open_table(path).columns in APPRAISE
+    try:
+        return path.name.lower().endswith((".csv", ".csv.gz")) and open_table(path).columns in APPRAISE
+    except DataError:  # which whoever reads it says
+        return False
 
 
 def texts_beside(path: Path) -> list[Path]:
