@@ -17,7 +17,7 @@ from xling.options import Options
 from xling.rewards.settings import RewardModel
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-Places = np.ndarray[Any, np.dtype[np.intp]]
+Places = np.ndarray[Any, np.dtype[np.intp]] | list[list[int]]  # (prompts, j); lists: of each prompt as many as tie
 
 
 class JudgeSettings(Struct, frozen=True, forbid_unknown_fields=True, tag_field="name"):
@@ -118,6 +118,8 @@ def by_scores(context: Context, reward: Array, answers: Places, items: Mapping[s
 
 def mean_of(values: Array, answers: Places) -> list[float]:
     """(prompts, n) at `answers` (prompts, j), averaged over j."""
+    if isinstance(answers, list):
+        return [float(row[places].mean()) for row, places in zip(values, answers, strict=True)]
     return np.take_along_axis(values, answers, axis=1).mean(axis=1).tolist()  # type: ignore[no-any-return]
 
 

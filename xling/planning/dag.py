@@ -158,7 +158,7 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
         judge=experiment.judge.name,
         lang=lang,
         **answering_spec(experiment, responses_recorded(experiment)),
-        **data_of(task, (lang,), "recorded") if responses_recorded(experiment) else {},
+        **({**data_of(task, (lang,), "recorded"), "ties": "mean"} if responses_recorded(experiment) else {}),
     )
     if (model := experiment.lid.model) is not None:
         path = Path(model).expanduser().absolute()

