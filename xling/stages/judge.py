@@ -41,7 +41,7 @@ def run(context: Context) -> None:
     said: Places = tied(reward, picks) if spec.ties else picks
     language = partial(_language, spec.lang, _detector(spec))
     items = described(samples, said, language) | {
-        "reward": mean_of(reward, said),
+        "reward": mean_of(reward, picks),  # equal ones: not a bit apart
         "baseline_reward": np.nanmean(opposed, axis=1).tolist(),
     }
     items |= {f"baseline_{name}": value for name, value in measures(opponents, every(opponents), language).items()}

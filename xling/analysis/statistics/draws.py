@@ -31,7 +31,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from scipy.special import chdtri, ndtr, ndtri
-from scipy.stats import rankdata
 
 from xling.analysis.statistics.bootstrap import RESAMPLES, SEED, Bools, Floats, Sample, ends_of, select
 from xling.analysis.statistics.intervals import (
@@ -242,7 +241,13 @@ def share_above(draws: Floats) -> float:
 def ranks(values: Floats, digits: int | None = None) -> Floats:
     """1 for the largest; equal ones (after rounding) share the best of their ranks: 1, 2, 2, 4."""
     told = values if digits is None else np.round(values, digits)
-    return np.asarray(rankdata(-told, method="min", axis=-1), dtype=np.float64)
+    return _ranked(-told, "min")
+
+
+def _ranked(values: Floats, method: str) -> Floats:
+    from scipy.stats import rankdata  # half a second to import, and folding a matrix ranks nothing
+
+    return np.asarray(rankdata(values, method=method, axis=-1), dtype=np.float64)
 
 
 def best_shares(draws: Floats) -> Floats:
@@ -289,4 +294,4 @@ def pearson(left: Floats, right: Floats) -> Floats:
 
 def spearman(left: Floats, right: Floats) -> Floats:
     """(...,) Pearson's correlation of the ranks, ties averaged."""
-    return pearson(*(np.asarray(rankdata(side, axis=-1), dtype=np.float64) for side in (left, right)))
+    return pearson(*(_ranked(side, "average") for side in (left, right)))

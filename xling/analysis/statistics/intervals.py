@@ -406,7 +406,9 @@ def _quantiles(resamples: Floats) -> tuple[Floats, Floats, Floats]:
     for at in range(0, resamples.shape[1], BLOCK):
         columns = np.array(resamples[:, at : at + BLOCK].T, order="C")
         deviation[at : at + BLOCK] = columns.std(axis=1, ddof=1)
-        for number in np.flatnonzero(~np.isnan(deviation[at : at + BLOCK])).tolist():
+        same = deviation[at : at + BLOCK] == 0  # as where all responses are in the language
+        ends[at : at + BLOCK][same] = columns[same, :1]
+        for number in np.flatnonzero(~same & ~np.isnan(deviation[at : at + BLOCK])).tolist():
             ends[at + number] = ends_of(columns[number], below, above)
     part = tail - below
     low = ends[:, 0] * (1 - part) + ends[:, 1] * part
