@@ -46,10 +46,19 @@ draws = Draws()
 matrix = fold_grid(Store(Path(root)), 'big', draws.add)
 findings_of(grid_entries(matrix, draws))
 """
+LIVE = """
+from xling.grid.records import read_grid
+from xling.results.live import LiveMatrix
+plan = read_grid(Store(Path(root)), 'big')
+live = LiveMatrix(Store(Path(root)), plan, width=80)
+live.look({cell.judge.key: 'done' for cell in plan.cells})
+live.shown(40)
+"""
 LIMITED = "fold and analyses"  # reduce writes, draws and makes the page, too
 PARTS = {
     LIMITED: ANALYSES,
     "reduce": "from xling.report.files import reduce_grid; reduce_grid(Path(root), 'big')",
+    "live matrix": LIVE,
     "length rule": "from xling.analysis.items.length_rule import length_rule as f; f(Store(root), 'big')",
     "generalisation": "from xling.analysis.items.generalisation import generalisation as f; f(Store(root), 'big')",
 }
