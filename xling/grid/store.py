@@ -348,7 +348,7 @@ class Store:
     def put_by(self, kind: str, key: str) -> None:
         """Move a result whose weights were dropped out of the way, until `publish` has it with weights again."""
         if self.dropped(kind, key):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # it is gone, or only its owner may; then it is replaced where it is
                 os.rename(self.folder(kind, key), self.beside(kind, key, ".weightless"))
 
     def without_weights(self, kind: str, key: str) -> Done | None:

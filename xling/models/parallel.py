@@ -166,10 +166,27 @@ def spread(model: nn.Module, how: str) -> nn.Module:
     fully_shard(model, ignored_params=tables_apart(model))
     model.__dict__["whole_to_be"] = empty  # not a module of its own: past nn.Module's registration
     model.__dict__["by_layer"] = how == "layers"
-    for part in _shared(model):  # makes room for what is gathered, which in torch's inference mode could not be trained
-        part.unshard()
+    for part in _shared(model):
+        if distributed.get_backend() == "gloo":
+            part.set_custom_reduce_scatter(InPlace())  # type: ignore[arg-type]  # torch's base class is its own affair
+        part.unshard()  # makes room for what is gathered, which in torch's inference mode could not be trained
         part.reshard()
     return model
+
+
+class InPlace:
+    """How FSDP2 adds gradients up by gloo, whose reduce-scatter is an all-reduce of a copy: without the copy."""
+
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Room for the gradients of a unit, and for this process's share of their mean."""
+        return torch.empty(*size, dtype=dtype, device=device)
+
+    def __call__(
+        self, output_tensor: Tensor, input_tensor: Tensor, group: Any, op: Any, async_op: bool = False
+    ) -> None:
+        """output_tensor: (n,) this process's share of input_tensor, (processes n,), reduced."""
+        distributed.all_reduce(input_tensor, op, group)
+        output_tensor.copy_(input_tensor.view(group.size(), -1)[group.rank()])
 
 
 def _shared(model: nn.Module) -> list[FSDPModule]:
