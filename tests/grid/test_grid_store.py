@@ -31,6 +31,14 @@ def value(store: Store, what: Stage = POOL) -> Path:
     return store.folder(what.kind, what.key) / "value.txt"
 
 
+def test_a_device_is_written_to_and_not_replaced() -> None:
+    """As /dev/null would be by root, for the whole machine."""
+    ours, theirs = os.openpty()
+    path = Path(os.ttyname(theirs))
+    files.write_atomically(path, b"result")
+    assert os.read(ours, 100) == b"result" and path.is_char_device()
+
+
 def test_a_published_result_can_be_loaded_and_says_how_it_was_made(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.state("pool", POOL.key) == "missing"

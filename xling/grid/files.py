@@ -148,7 +148,10 @@ def write_all(descriptor: int, content: bytes) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Readers see the old bytes or the new ones, never a part."""
+    """Readers see the old bytes or the new ones, never a part. A device is written to: root could replace /dev/null."""
+    if path.is_char_device():
+        path.write_bytes(content)
+        return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # a pid is another process elsewhere
     try:
         write_new(str(temporary), content)
