@@ -196,8 +196,7 @@ class Cluster:
         if self.options != self._given:
             self.options = dict(self._given)
             self._write_configuration()
-            self.kill("slurmctld", signal.SIGTERM)  # some are read at the start only
-            self.start("slurmctld")
+            self.reread()
 
     def limit(self, user: str = "", **limits: Any) -> None:
         """Limits of the QOS `normal`, such as MaxSubmitJobsPerUser=5, enforced until `empty`; with accounting only.
@@ -210,7 +209,7 @@ class Cluster:
         for name in filter(None, ("root", user)):
             self.run("sacctmgr", "-iQ", "add", "user", name, f"account={GROUP}", check=False)
         self.configure(AccountingStorageEnforce="limits,qos")
-        self.restart()  # reads it at the start only
+        self.reread()
 
     # --- faults -------------------------------------------------------------------------------------------
 
@@ -237,6 +236,12 @@ class Cluster:
         self._views.discard(name)
         process.send_signal(how)
         process.wait(30)
+
+    def reread(self) -> None:
+        """The controller starts anew, since it reads some options at the start only. Killed, it would forget the end
+        of jobs that it has not written down yet."""
+        self.kill("slurmctld", signal.SIGTERM)
+        self.start("slurmctld")
 
     def restart(self, name: str = "slurmctld", away: float = 0.0) -> None:
         """Kill a daemon and start it again after so many seconds."""

@@ -18,7 +18,7 @@ from xling.grid.records import Parent, Sheet
 from xling.grid.store import Store
 from xling.runners.execute import Job
 from xling.runners.slurm import record
-from xling.runners.slurm.cluster import JobState
+from xling.runners.slurm.cluster import JobState, states
 from xling.runners.slurm.record import Array, Event, Submission, Task
 from xling.runners.slurm.settings import Resources, Slurm
 from xling.runners.slurm.task import EARLY
@@ -226,12 +226,14 @@ def test_somebody_cancels_a_running_job(cluster: Cluster, tmp_path: Path) -> Non
     toy = Toy(cluster, tmp_path, behaviour={"sft[de]": "sleep 300"})
     toy.launch()
     toy.wait_running("sft[de]")
-    cluster.run("scancel", toy.job_of("sft[de]"))
+    job = toy.job_of("sft[de]")
+    cluster.run("scancel", job)
     toy.wait()
-    last = toy.failures()["sft[de]"]
-    assert "ended before it was done: cancelled" in last
-    if cluster.accounting:
-        assert "cancelled by " in last
+    assert "ended before it was done: cancelled" in toy.failures()["sft[de]"]
+    if cluster.accounting:  # which knows by whom, some seconds later
+        filed = toy.filed()[-1]
+        ref = filed.refs[filed.places[toy.stages()["sft[de]"][1]][0]]
+        wait_until(lambda: "cancelled by " in (states([ref], {job}) or {})[job].cause, "who has cancelled it", 60, 0.5)
     mend(toy)
 
 

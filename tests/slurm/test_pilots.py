@@ -112,7 +112,7 @@ def test_pilots_are_cancelled_and_lose_their_nodes(flown_anywhere: Toy) -> None:
     """One is cancelled: the other makes what it was at. That one's node goes down: it goes on elsewhere."""
     flown = flown_anywhere
     flown.behaviour["sft"] += "; train 40"
-    flown.behaviour["score"] += "; train 20"
+    flown.behaviour["score"] += f"; train 20; until {flown.gate}"
     flown.launch()
     started(flown)
     first = pilot_of(flown, "sft[de]")
@@ -121,6 +121,7 @@ def test_pilots_are_cancelled_and_lose_their_nodes(flown_anywhere: Toy) -> None:
     second = pilot_of(flown, "score[de, en]")
     assert second != first
     flown.cluster.down(flown.cluster.run("squeue", "-h", "-j", second, "-o", "%N").strip())
+    flown.open_gate()
     flown.finish()
     logs = "".join(path.read_text() for path in flown.root.glob("logs/score/*"))  # of which silent ones are not kept
     assert "turn 2 after node or job lost" in logs

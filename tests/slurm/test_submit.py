@@ -184,7 +184,7 @@ def plugin(toy: Toy) -> Callable[[str, str], None]:
         path.write_text(LUA % (submit, modify))
         toy.wait(60)  # a controller that starts again within a second holds what the test before left running
         toy.cluster.configure(JobSubmitPlugins="lua")
-        toy.cluster.restart()  # reads the file at the start, and not again within the same second
+        toy.cluster.reread()  # the file, too, and that not again within the same second
 
     return write
 
