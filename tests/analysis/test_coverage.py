@@ -190,6 +190,15 @@ def test_shares_of_four_verdicts_a_prompt_and_of_prompts_that_share_documents(ra
     check(fold([resample(layout(groups), wins, span=SHARE)]), 100 * rate, 0.93)
 
 
+@pytest.mark.parametrize("n", [4, 8, 16])
+@pytest.mark.parametrize("rate", [0.5, 0.7])
+def test_shares_over_very_few_documents(n, rate):
+    """Fewer than 20 documents have fewer than 10 wins or losses: Wilson's interval with Student's t."""
+    random = np.random.default_rng(n)
+    four = 25.0 * random.binomial(4, random.beta(2 * rate, 2 * (1 - rate), (n, SIMULATIONS)))
+    check(fold([resample(prompts(n), four, span=SHARE)]), 100 * rate, 0.95)
+
+
 def test_nothing_but_ties_is_no_certainty():
     [estimate] = fold([resample(prompts(100), np.full((100, 1), 50.0), span=SHARE)])
     assert estimate.low < 49.5 and estimate.high > 50.5

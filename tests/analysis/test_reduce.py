@@ -195,6 +195,7 @@ def test_seeds_are_points_and_a_missing_one_makes_the_entry_partial(tmp_path):
     assert abroad.versus_home.estimate.value == pytest.approx((0.0 - 25.0) / 2)  # over the seeds both have
     assert abroad.versus_home.estimate.seeds == 2
     assert matrix.interval_note.startswith("95 % intervals over prompts and seeds, from 2 to 3 seeds")
+    assert matrix.interval_note.endswith("; of 2 documents in some cells, too few to say what others would give")
 
 
 def test_data_seeds_are_told_apart_from_training_seeds(tmp_path):

@@ -60,6 +60,7 @@ from xling.results.plan import (
 Collect = Callable[[FoldedColumn], None]
 BlockKey = tuple[tuple[str, str], ...]
 ColumnKey = tuple[BlockKey, str]  # block, target
+FEW_DOCUMENTS = 10
 FEW_SEEN = "where few win or lose, Wilson's"
 ONE_SEED = f"95 % bootstrap intervals over prompts only ({FEW_SEEN}); RM training not included"
 
@@ -88,7 +89,7 @@ def fold_grid(store: Store, name: str, collect: Collect | None = None) -> Matrix
         other_axes=other_axes(entries),
         left_out=[*left_out_notes(plan), *notes],
         provenance=_provenance(plan, results, entries),
-        interval_note=_interval_note(blocks, entries),
+        interval_note=_interval_note(blocks, entries) + _few_documents(blocks),
         agreement=agreements(kept),
         optimizers=optimizer_tables(kept, blocks),
         frontiers=frontiers(kept, results),
@@ -128,6 +129,15 @@ def _interval_note(blocks: list[Block], planned: list[PlannedEntry]) -> str:
     note = f"95 % intervals over prompts and seeds, from {span} {kind}, Wilson's on the scale"
     note += "" if fresh else "; those over seeds alone, for these very prompts, have a table of their own"
     return f"{note}; where one seed is finished, over prompts only" if 1 in seeds else note
+
+
+def _few_documents(blocks: list[Block]) -> str:
+    """The note's warning where a cell's prompts come from few documents."""
+    wins = [entry.win for block in blocks for p in block.panels for entry in p.entries if entry.win]
+    fewest = min((win.clusters for win in wins), default=FEW_DOCUMENTS)
+    if fewest >= FEW_DOCUMENTS:
+        return ""
+    return f"; of {fewest} document{'' if fewest == 1 else 's'} in some cells, too few to say what others would give"
 
 
 def _provenance(plan: Plan, results: Results, entries: list[PlannedEntry]) -> dict[str, str | list[str] | int | None]:
