@@ -134,13 +134,14 @@ class _Rows:
 
     def table(self) -> pa.Table:
         at = pa.array(self.at, pa.int64())
-        texts = [pa.array(column, pa.string()) for column in zip(*self.subjects, strict=True)]
-        found = dict(zip([*self.axes, "row", "status", "reason"], (text.take(at) for text in texts), strict=True))
+        names = [*self.axes, "row", "status", "reason"]
+        texts = [pa.array([subject[place] for subject in self.subjects], pa.string()) for place in range(len(names))]
+        found = {name: text.take(at) for name, text in zip(names, texts, strict=True)}
         found["cells"] = pa.array(self.cells, pa.int64()).take(at)
         numbers = np.round(np.array(self.numbers, dtype=np.float64).reshape(-1, len(_NUMBERS)), _DECIMALS) + 0.0
         for name, values in zip(_NUMBERS, numbers.T, strict=True):
             found[name] = pa.array(np.ascontiguousarray(values), from_pandas=True)  # NaN is NULL
-        for name, counts in zip(("n", "seeds"), zip(*self.counts, strict=True), strict=True):
-            found[name] = pa.array(counts, pa.int64())
+        for place, name in enumerate(("n", "seeds")):
+            found[name] = pa.array([counts[place] for counts in self.counts], pa.int64())
         found |= {"measure": pa.array(self.measure, pa.string()), "unit": pa.array(self.unit, pa.string())}
         return pa.table({name: found[name] for name in (*self.axes, *COLUMNS)})
