@@ -131,12 +131,21 @@ def test_stages_of_one_label_are_told_apart_everywhere(tmp_path: Path, capsys) -
     assert (
         code == 2 and "'sft[de]' is 2 stages of grid small: 1 sft[de] seed=0, 3 sft[de] seed=1. Give the ind" in error
     )
-    changed = make_plan(seeds(2, 3), store)  # what was stored under its own label is what it is compared with
+    changed = make_plan(
+        seeds(2, 3), store, name="alone"
+    )  # what was stored under its own label is what it is compared with
     assert {step.stage.label: step.reason for step in changed.steps.values() if step.stage.kind == "sft"} == {
         "sft[de] seed=2": "spec changed: seed 0 -> 2", "sft[de] seed=3": "spec changed: seed 0 -> 3"}  # fmt: skip
     again = make_plan(changed.cells, store)
     assert [step.stage.label for step in again.steps.values()] == [s.stage.label for s in changed.steps.values()]
     assert {cell.stage.key for cell in changed.cells} == {cell.stage.key for cell in seeds(2, 3)}
+    strange = [
+        Cell({**cell.axes, "seed": "a\nb", "path": f"x {i} y"}, cell.stage) for i, cell in enumerate(seeds(2, 3))
+    ]
+    assert [cell.stage.label for cell in make_plan(strange, store).cells] == [
+        "judge[de, de] path=x 0 y", "judge[de, de] path=x 1 y"]  # fmt: skip
+    same = [Cell({"seed": "a\nb"}, cell.stage) for cell in seeds(2, 3)]  # by nothing that can be said but their keys
+    assert [c.stage.label for c in make_plan(same, store).cells] == [f"judge[de, de] #{c.stage.key[:6]}" for c in same]
 
 
 def test_the_latest_grid_is_meant_unless_one_is_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ it can be typed: `xling logs 'pool[de] seed=1'`.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from xling.grid.records import AxisValue
@@ -57,10 +58,10 @@ def labelled(cells: Sequence[Cell], stages: Mapping[str, Stage]) -> Sequence[Cel
         found = {key: dict(axes[key]) for key in keys}
         differing = [axis for axis in order if len({own.get(axis) for own in found.values()}) > 1]
         for key, own in found.items():
-            labels[key] = " ".join([label, *(f"{axis}={own[axis]}" for axis in differing if own.get(axis))])
-        told = [labels[key] for key in keys]
-        for key in keys:
-            labels[key] += f" #{key[:6]}" if told.count(labels[key]) > 1 else ""
+            told = " ".join(f"{axis}={own[axis]}" for axis in differing if own.get(axis))
+            labels[key] = " ".join([label, *told.split()])  # one line, whatever a value is: jobs are called so
+        times = Counter(labels[key] for key in keys)
+        labels |= {key: f"{labels[key]} #{key[:6]}" for key in keys if times[labels[key]] > 1}
     made: dict[str, Stage] = {}
     for key, stage in stages.items():
         above = {role: made[up.key] for role, up in stage.parents.items()}
