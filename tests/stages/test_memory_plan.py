@@ -124,7 +124,7 @@ def test_gradients_of_embeddings_and_head() -> None:
 
     def gradients(sizes: Sizes, micro: int | None, trunk: bool = False) -> float:
         one = task(sizes, nets=(Net(sizes, 4, trunk=trunk),))
-        return (moments(one, Way(micro=micro))["ending"]["gradients"] - one.nets[0].gradients("adamw")) / sizes.table
+        return (moments(one, Way(micro=micro))["summing"]["gradients"] - one.nets[0].gradients("adamw")) / sizes.table
 
     assert QWEN.head and not SMALL.head
     tied = XL._replace(head=0)

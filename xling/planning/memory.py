@@ -5,6 +5,7 @@ A stage is at its worst at one of a few moments, and what is held then is a sum:
     learning   weights + optimizer state + other models + activations + logits (+ gradients that are there already)
     again      the same without logits, and with what the first layer keeps that is computed again
     ending     weights + gradients + optimizer state + other models + what the last layer keeps
+    summing    weights + gradients + optimizer state + other models + what embeddings' gradients are added up in
     updating   weights + gradients + optimizer state + other models + what the update computes with
     sampling   weights, all of them gathered + optimizer state + other models + keys and values + probabilities
 
@@ -197,7 +198,8 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
     learning["gradients"] = max(gradients if parts else 0.0, buckets)
     layer = max(texts * one_layer(net, task) for net in nets)
     adding = max(net.adding(task.optimizer, parts and not way.sharded) for net in nets)
-    ending = {**held, "gradients": gradients + buckets + adding, "gathered": around, "activations": layer}
+    ending = {**held, "gradients": gradients + buckets, "gathered": around, "activations": layer}
+    summing = {**held, "gradients": gradients + buckets + adding, "gathered": around}
     updating = {**held, "gradients": gradients + buckets,
                 "update": share * max(net.computing(task.optimizer) for net in nets)}  # fmt: skip
     sampling = dict(held)
@@ -209,7 +211,7 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
     rows = -(-task.written // way.gpus) if task.shares else task.written
     word = 2 if task.half else nets[0].word if nets[0].tuning != "full" else 4
     sampling |= drawn(first, rows, 1, task.prompt, task.response, word, task.room) if rows else {}
-    found = {"learning": learning, "ending": ending, "updating": updating, "sampling": sampling}
+    found = {"learning": learning, "ending": ending, "summing": summing, "updating": updating, "sampling": sampling}
     if way.again:  # the logits are gone by the time that the first layer is computed again
         found["again"] = {**learning, "logits": 0.0, "activations": learning["activations"] + layer}
     return found
