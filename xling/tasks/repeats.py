@@ -15,6 +15,8 @@ NAMES = re.compile(
     re.IGNORECASE,
 )
 LONGEST = 500  # characters of a name
+MANY = 100  # prompts a value: a source that has more is no document
+STRAY = 0.05  # prompts of which it may say two things: the same question opens two conversations
 Prompt = tuple[str, str]  # (language, id)
 
 
@@ -23,16 +25,22 @@ class Repeats:
 
     def __init__(self, unread: Sequence[str]) -> None:
         self._values: dict[str, dict[Prompt, str]] = {name: {} for name in unread if NAMES.fullmatch(name)}
+        self._differ: dict[str, set[Prompt]] = {name: set() for name in self._values}
 
     def see(self, row: Mapping[str, Any], prompt: Prompt) -> None:
-        """A good row; a column that says two things of one prompt is no document's, nor is one of long texts."""
+        """A good row; a column without a value, or with a long text, names no documents."""
         for name in list(self._values):
             value = row.get(name)
-            named = isinstance(value, str | int) and not isinstance(value, bool) and len(str(value)) <= LONGEST
-            if not named or self._values[name].setdefault(prompt, str(value)) != str(value):
+            if not isinstance(value, str | int) or isinstance(value, bool) or len(str(value)) > LONGEST:
                 del self._values[name]
+            elif self._values[name].setdefault(prompt, str(value)) != str(value):
+                self._differ[name].add(prompt)
 
     def found(self) -> dict[str, tuple[int, int]]:
-        """Column -> (values, prompts), of those that several prompts share and not all."""
+        """Column -> (values, prompts), of those that say one thing of a prompt and that some prompts share."""
         counts = {name: (len(set(of.values())), len(of)) for name, of in self._values.items()}
-        return {name: (values, prompts) for name, (values, prompts) in counts.items() if 1 < values < prompts}
+        return {
+            name: (values, prompts)
+            for name, (values, prompts) in counts.items()
+            if 1 < values < prompts <= MANY * values and len(self._differ[name]) <= STRAY * prompts
+        }
