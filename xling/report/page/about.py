@@ -12,7 +12,8 @@ ABOUT = {
     ),
     "source_minus_best": (
         "Win rate with this source's reward model minus that with the target's best source, on the same "
-        "prompts. *: the 95 % interval excludes 0; all others are tied with the best."
+        "prompts. Intervals are of each by itself. *: worse than the best at 95 % for all sources of the target "
+        "together; all others are tied with it."
     ),
     "length-controlled_win_rate": (
         "The win rate that is left when responses are as long as the baseline's: one logistic regression for "
