@@ -10,7 +10,7 @@ from toy_grid import ROOT, Toy
 from xling.grid.records import Done, read
 from xling.jsonfiles import read_json
 
-OPTIMIZERS = ("ppo", "rloo", "dpo", "grpo")
+OPTIMIZERS = ("ppo", "rloo", "dpo")
 SMALL = (
     "task=micro_tiny", "rm_backbone=bag_of_words", "judge=gold", "policy.n=2",
     "policy.baseline_samples=1", "policy.max_new_tokens=8", "sft.steps=4", "sft.eval_every=4",
