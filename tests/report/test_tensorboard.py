@@ -1,6 +1,7 @@
 """TensorBoard: what its own reader finds in the event files; series go on; what a kill left is in nobody's way."""
 
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -115,6 +116,35 @@ def test_series_go_on_and_what_a_kill_left_is_in_nobodys_way(grid, tmp_path):
     reduce_grid(tmp_path, grown.write().name)
     assert write(grown, "grid") == 1
     assert [step for step, _ in scalar(shown(tmp_path)["toy/matrix"], "grid/holes")] == [0, 1, 2]
+
+
+def test_a_matrix_that_comes_back_is_shown_again(grid, tmp_path):
+    write(grid, "grid")
+    grid.fail(grid.cells[2].stage)  # which changes the hole's reason
+    reduce_grid(tmp_path, "toy")
+    assert write(grid, "grid") == 1
+    Path(grid.store.beside("judge", grid.cells[2].stage.key, ".failed.json")).unlink()
+    reduce_grid(tmp_path, "toy")
+    assert write(grid, "grid") == 1 and write(grid, "grid") == 0
+    steps = shown(tmp_path)["toy/matrix"].Tensors("matrix")
+    found = ["loss is nan" in one.tensor_proto.string_val[0].decode() for one in steps]
+    assert found == [False, True, False] and [one.step for one in steps] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("curve", [b"this is no JSON\n", b'{"loss": 2.5, "step": 10}\n'])
+def test_stages_that_cannot_be_written_take_no_matrix_along(tmp_path, curve):
+    """Whatever is wrong with them; a long name, as of an axis of paths, is not."""
+    grid = SyntheticGrid(tmp_path, "toy")
+    stages = [grid.cell("de", "tr", [1.0, 0.5], **{"policy.checkpoint": f"/data/{'ü/' * 150}{name}"}) for name in "ab"]
+    for role in ("sft", "reward", "pool"):
+        grid.publish(stages[0][role], {"curve.jsonl": curve})
+    reduce_grid(tmp_path, grid.write().name)
+    result = write_runs(grid.store, "toy", replace(TO, runs="cells"))
+    if curve.startswith(b"{"):
+        assert (result.problem, result.written, len(shown(tmp_path))) == ("", 3 + 2 + 1, 6)
+    else:
+        assert result.problem.startswith("3 could not be written: DecodeError")
+        assert (result.written, set(shown(tmp_path))) == (1, {"toy/matrix"})
 
 
 def fill(root, axes):

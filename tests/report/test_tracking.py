@@ -175,7 +175,8 @@ def test_lineage_leads_from_sft_over_pool_and_cell_to_the_matrix(tracked):
     assert {names["judge"], names["score"]} <= used(reduce_run)
     (given,) = [artifact for artifact in reduce_run.artifacts.values() if artifact.type == "matrix"]
     assert given.name == "matrix-first" and not given.use_after_commit
-    assert {"matrix.csv", "matrix.json", "plan.json"} <= {entry.path for entry in given.manifest.contents}
+    files = {"matrix.csv", "matrix.json", "measures.csv", "measures.parquet", "plan.json", "report.html"}
+    assert files <= {entry.path for entry in given.manifest.contents}
 
 
 def test_the_reduce_run_carries_the_matrix(tracked):

@@ -549,6 +549,26 @@ def test_ratings_are_normalised_by_rater_before_they_are_averaged(tmp_path: Path
         files.require(msgspec.structs.replace(z, rating_scale=(0.0, 200.0)), ["de"], "pointwise")
 
 
+def test_means_that_are_the_same_decimal_are_the_same(tmp_path: Path) -> None:
+    """The mean of 0.1, 0.1 and 0.1 as floats is not 0.1, nor that of 0, 0.1 and 0.2: neither response is better."""
+    by = [
+        ("a", "Ann", 0.1),
+        ("a", "Bob", 0.1),
+        ("a", "Cyd", 0.1),
+        ("b", "Ann", 0.0),
+        ("b", "Bob", 0.1),
+        ("b", "Cyd", 0.2),
+    ]
+    rows = rated_by(*by, ("c", "Bob", 0.1), ("d", "Ann", 0.2), ("d", "Ann", 0.1), ("d", "Cyd", 0.1))
+    plain = config(tmp_path / "f.jsonl", rows)
+    assert files.recorded(plain, "de").ratings == [[0.1, 0.1, 0.1, (0.2 + 0.1 + 0.1) / 3]]
+    # so is Bob's, who gives the same to all
+    z = files.recorded(msgspec.structs.replace(plain, raters="z"), "de").ratings
+    assert z[0][2] == 0 and [
+        n for n in files.summary(msgspec.structs.replace(plain, raters="z")).notes() if "de: 1 raters" in n
+    ]
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [

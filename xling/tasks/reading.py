@@ -245,7 +245,7 @@ class _Seen:
             return row
         rated = self._ratings.get(_answer(row), [row])
         least = min(rated, key=lambda one: (one.group, one.dataset, one.split))
-        return msgspec.structs.replace(least, place=row.place, rating=fmean(map(score, rated)))
+        return msgspec.structs.replace(least, place=row.place, rating=_mean(list(map(score, rated))))
 
     def several(self, rows: Sequence[Row]) -> list[tuple[str, list[float]]]:
         """(group, ratings) of those of a language's responses that were rated more than once."""
@@ -264,9 +264,9 @@ class _Seen:
                     given.setdefault(one.rater, []).append(one.rating)
         scales = {}
         for rater, ratings in given.items():
-            mean = fmean(ratings)
+            mean, flat = fmean(ratings), min(ratings) == max(ratings)  # whose mean may be off by a last digit
             squares = math.fsum((one - mean) ** 2 for one in ratings)
-            scales[rater] = mean, math.sqrt(squares / (len(ratings) - 1)) if squares else 0.0
+            scales[rater] = mean, 0.0 if flat else math.sqrt(squares / (len(ratings) - 1))
         self._rows.one_note[lang] = sum(not spread for _, spread in scales.values())
 
         def score(row: Row) -> float:
@@ -278,6 +278,13 @@ class _Seen:
 
 def _rating(row: Row) -> float:
     return row.rating
+
+
+def _mean(ratings: Sequence[float]) -> float:
+    """Their mean; the decimal that it is but for a float's last digits: as good as 0.1 are 0.1, 0.1 and 0.1."""
+    found = fmean(ratings)
+    decimal = round(found, 9)
+    return decimal if math.isclose(found, decimal, rel_tol=1e-15, abs_tol=1e-15) else found
 
 
 def _answer(row: Row) -> tuple[str, ...]:

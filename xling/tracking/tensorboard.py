@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +82,10 @@ def write_grid(run: "GridRun", to: Destination) -> None:
 
 
 def _folder(store: "Store", grid: str, name: str) -> Path:
-    """GRID/judge_de_tr_seed=1, the name of the run of `judge[de, tr] seed=1`."""
-    return store.root / "tracking" / "tensorboard" / grid / re.sub(r"[^\w.+=-]+", "_", name).strip("_")
+    """GRID/judge_de_tr_seed=1, of `judge[de, tr] seed=1`; of a long name its beginning and a hash."""
+    safe = re.sub(r"[^\w.+=-]+", "_", name).strip("_")
+    short = safe if len(safe.encode()) <= 255 else f"{safe[:60]}_{sha256(name.encode()).hexdigest()[:8]}"
+    return store.root / "tracking" / "tensorboard" / grid / short
 
 
 def _numbers(group: str, values: Mapping[str, Any]) -> dict[str, float]:

@@ -82,7 +82,7 @@ def missing(store: Store, plan: Plan, to: Destination) -> tuple[list[PlannedStag
     new = (stage for stage in plan.stages if stage.key in asked - known)
     stages = [stage for stage in new if store.state(stage.kind, stage.key) == "done"]
     key = reduce_ledger_key(store, plan)
-    return stages, None if key in known else key
+    return stages, None if _shown(store, plan, to)[-1:] == [key] else key
 
 
 def having_runs(store: Store, plan: Plan, runs: str) -> set[str]:
@@ -112,6 +112,12 @@ def reduce_ledger_key(store: Store, plan: Plan) -> str:
     """The reduce run as it shows this very matrix."""
     content = (store.grid_folder(plan.name) / "matrix.json").read_bytes()
     return f"{reduce_id(plan)}-{sha256(content).hexdigest()[:16]}"
+
+
+def _shown(store: Store, plan: Plan, to: Destination) -> list[str]:
+    """The matrices that the grid's run has shown, one after the other: it may come back to one."""
+    ident = reduce_id(plan)
+    return [noted.key for noted in _lines(store.root / "tracking" / to.ledger) if noted.key.startswith(ident)]
 
 
 def read_ledger(folder: Path, to: Destination) -> set[str]:
@@ -215,23 +221,20 @@ def write_runs(store: Store, name: str, to: Destination) -> TrackingResult:
         return tracker.write_stage(run_of(stage), to)
 
     def write_grid() -> str | None:
-        ident = reduce_id(plan)
-        times = sum(key.startswith(ident) for key in ledger)
-        return tracker.write_grid(grid_run(store, plan, ident, times, asked), to)
+        times = len(_shown(store, plan, to))
+        return tracker.write_grid(grid_run(store, plan, reduce_id(plan), times, asked), to)
 
     for wave in waves(plan, {stage.key for stage in stages}):
         writing.all((stage.key, partial(write_stage, stage)) for stage in wave)
     if reduce_key is not None:
-        writing.all([(reduce_key, write_grid)])
+        writing.all([(reduce_key, write_grid)], sys.maxsize)  # the matrix, whatever is wrong with stages
     problems = writing.problems
     if writing.instead is not None:
         other = write_runs(store, name, writing.instead)
         return msgspec.structs.replace(other, problem=f"Not {to.mode} ({problems[-1]}). {other.problem}".strip())
     told = f"{len(problems)} could not be written: {problems[0]}" if problems else ""
-    written = len(read_ledger(folder, to)) - len(ledger)
-    return TrackingResult(
-        to.mode, written, len(ledger), str(folder), told, to.project, to.entity, writing.team, tracker.TITLE, to.runs
-    )
+    counts, where = (len(writing.written), len(ledger)), (to.project, to.entity, writing.team, tracker.TITLE, to.runs)
+    return TrackingResult(to.mode, *counts, str(folder), told, *where)
 
 
 def waves(plan: Plan, keys: set[str]) -> list[list[PlannedStage]]:
@@ -254,20 +257,22 @@ class _Writing:
     def __init__(self, folder: Path, to: Destination, tracker: Tracker) -> None:
         self._folder, self._to, self._tracker = folder, to, tracker
         self.team = to.entity
+        self.written: list[str] = []
         self.problems: list[str] = []
         self.instead: Destination | None = None  # where the rest is to go
 
-    def all(self, jobs: Iterable[tuple[str, Callable[[], str | None]]]) -> None:
+    def all(self, jobs: Iterable[tuple[str, Callable[[], str | None]]], most: int = MOST_PROBLEMS) -> None:
         with ThreadPoolExecutor(AT_A_TIME if self._to.mode == "online" else 1) as pool:
-            list(pool.map(self._write, jobs))
+            list(pool.map(partial(self._write, most), jobs))
 
-    def _write(self, job: tuple[str, Callable[[], str | None]]) -> None:
-        if self.instead is not None or len(self.problems) >= MOST_PROBLEMS:
+    def _write(self, most: int, job: tuple[str, Callable[[], str | None]]) -> None:
+        if self.instead is not None or len(self.problems) >= most:
             return
         key, write = job
         try:
             self.team = write() or self.team
             append_line(self._folder / self._to.ledger, Noted(key))
+            self.written.append(key)
         except Exception as error:
             self.problems.append(shorten(without_secrets(f"{type(error).__name__}: {error}"), A_LINE))
             print(without_secrets(traceback.format_exc()), file=sys.stderr)

@@ -39,8 +39,8 @@ _REACH = 3.0  # seconds for the network to answer
 HEATMAP, HEATMAP_COLUMNS = "wandb/heatmap/v1", ["x_axis", "y_axis", "values"]
 MOST_HEATMAPS = 24  # panels; the table has all
 PICTURES = ("matrix", "frontier", "learning")  # .png, as far as they are there
-FILES = ("matrix.csv", "matrix.json", "matrix.md", "matrix.png", "frontier.csv", "frontier.png", "learning.png",
-         "report.html", "plan.json")  # fmt: skip
+FILES = ("matrix.csv", "matrix.json", "matrix.md", "matrix.png", "measures.csv", "measures.parquet", "frontier.csv",
+         "frontier.png", "learning.png", "report.html", "plan.json")  # fmt: skip
 
 
 class Settings(Struct, frozen=True, tag_field="name", tag="wandb"):
