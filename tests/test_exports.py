@@ -22,7 +22,7 @@ from models import families
 
 from xling.errors import ConfigError, StageError, XlingError
 from xling.exports import Asked, export, located
-from xling.exports.card import asked, private
+from xling.exports.card import asked, private, results
 from xling.exports.load_reward import Reward
 from xling.exports.models import HOW, PROBE, _tried, export_reward
 from xling.grid.store import Store
@@ -285,6 +285,11 @@ def test_a_card_names_models_of_the_hub_by_their_ids(grid: Store, tmp_path: Path
     export(grid, "g", "sft[tr]", Asked(tmp_path / "sft"))
     card = (tmp_path / "sft" / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["base_model"] == ["owner/name"] and "owner/name@0123456789ab" in card
+
+
+def test_a_cell_of_one_document_has_no_interval_in_a_card() -> None:
+    row = {"source_lang": "de", "win_rate": 75.0, "win_rate_low": np.nan, "win_rate_high": np.nan, "n": 4, "seeds": 1}
+    assert results([row], ["source_lang"])[-1] == "| de | 75.0 |  | 4 | 1 |"
 
 
 def test_a_licence_that_the_hub_would_refuse_is_refused_at_once(grid: Store, tmp_path: Path) -> None:

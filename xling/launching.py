@@ -106,9 +106,13 @@ def _own_measures(value: Any) -> list[str]:
     named = [value] if isinstance(value, str) else [] if value is None else value
     if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
         raise ConfigError(f"measures={value} does not fit. Type measures=FILE:FUNCTION, or a list of them in [].")
+    if not named:
+        return []
+    from xling.analysis.tidy.long import TAKEN  # pyarrow
+
     found = [located(one, Path.cwd()) for one in named]
     names = [own_measure(one).name for one in found]
-    if taken := [name for name in names if names.count(name) > 1 or name in Items.__struct_fields__]:
+    if taken := [name for name in names if names.count(name) > 1 or name in {*Items.__struct_fields__, *TAKEN}]:
         raise ConfigError(f"measures: the name {taken[0]} is taken. Give the function another.")
     return found
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from xling.errors import ConfigError
+from xling.launching import _own_measures
 from xling.measures.own import located, own_measure
 
 GIVEN: dict[str, Any] = {"responses": ["a b", "c"], "prompts": ["p", "q"], "references": [[], ["r"]], "language": "tr"}
@@ -67,6 +68,15 @@ def test_a_name_that_names_nothing(named: str, said: str, tmp_path: Path) -> Non
 def test_a_file_with_a_fault(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=said):
         own_measure(f"{written(tmp_path, text)}:chrf")
+
+
+@pytest.mark.parametrize("name", ["win_rate", "accuracy", "win_lc", "length", "judge"])
+def test_a_name_that_a_table_has_already(name: str, tmp_path: Path) -> None:
+    """Two measures of one name could not be told apart in measures.parquet and grid.measures."""
+    mine = written(tmp_path, f"def {name}(responses): pass")
+    with pytest.raises(ConfigError, match=f"measures: the name {name} is taken. Give the function another."):
+        _own_measures(f"{mine}:{name}")
+    assert _own_measures([]) == []
 
 
 def test_an_installed_module_with_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

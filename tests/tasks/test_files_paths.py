@@ -51,6 +51,8 @@ def test_a_pattern_says_language_and_split(tmp_path: Path) -> None:
     settings = Files(path=f"{tmp_path}/{{lang}}/own_{{split}}_v2.jsonl", languages=())
     sizes = {"train": 5, "validation": 3, "test": 2}
     assert count(settings) == {(lang, split): n for lang in ("de", "tr", "zh") for split, n in sizes.items()}
+    [told] = [note for note in files.summary(settings).notes() if "named after" in note]
+    assert "deu_Latn/own_dev_v2.jsonl is de" in told and "zh-Hans/own_dev_v2.jsonl is zh" in told
     assert told_by("~/{lang}/**/x_{lang}*.csv", Path("~/de/a/b/x_de_1.csv").expanduser()) == {"lang": "de"}
     assert not told_by("~/{lang}/**/x_{lang}*.csv", Path("~/de/a/b/x_tr_1.csv").expanduser())
     with pytest.raises(

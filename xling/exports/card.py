@@ -119,7 +119,8 @@ def results(rows: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> list[str]
         return ["No cell of the grid's matrix that uses it is finished (`xling reduce` folds it)."]
     lines = [f"| {' | '.join(axes)} | win rate, % | 95 % interval | prompts | seeds |", "|---" * (len(axes) + 4) + "|"]
     for row in rows:
-        interval = f"{row['win_rate_low']:.1f} to {row['win_rate_high']:.1f}"
+        low, high = row["win_rate_low"], row["win_rate_high"]
+        interval = f"{low:.1f} to {high:.1f}" if low == low else ""  # of a single document there is none
         numbers = [f"{row['win_rate']:.1f}", interval, f"{row['n']:.0f}", f"{row['seeds']:.0f}"]
         lines.append("| " + " | ".join([*(str(row[axis]) for axis in axes), *numbers]) + " |")
     return lines

@@ -90,7 +90,8 @@ def _described(rows: Rows, table: Table, parser: Parser, named: Mapping[Path, st
     """Note what is said of a file as a whole; its unread columns, unless one that was named tells its groups."""
     path, columns = table.path, parser.columns
     if "lang" not in columns and path in named:
-        rows.named_after[path.name] = named[path]
+        alone = [one.name for one in rows.paths].count(path.name) == 1
+        rows.named_after[path.name if alone else f"{path.parent.name}/{path.name}"] = named[path]
     rows.without_language |= "lang" not in columns and path not in named
     rows.rated |= "rating" in columns
     if parser.kind == "prompt":

@@ -94,14 +94,17 @@ def _row(lang: str, doc: str, segment: str, source: Any, target: Any, system: An
 
 
 def _language(table: Table, lang: str) -> str:
-    """That of the translations: the second of a file's name, as de in mqm_ted_ende.tsv, or what the settings say."""
+    """That of the translations: the second of a file's name, as de in mqm_ted_ende.tsv, or what the settings say.
+
+    Words are taken for pairs, too, as best: then what the settings say, if the name says it as well, else the last.
+    """
     pairs = [to for of, to in PAIR.findall(table.path.name) if is_code(of) and is_code(to)]
     if not pairs and not lang:
         raise ConfigError(
             f"{table.path.name} does not say the language of its translations. Name it with task.languages=[de], or in "
             "the file's name, as in mqm_ende.tsv."
         )
-    return pairs[-1] if pairs else lang
+    return lang if lang in pairs or not pairs else pairs[-1]
 
 
 # --- MQM ----------------------------------------------------------------------------------------------------

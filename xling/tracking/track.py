@@ -233,8 +233,10 @@ def write_runs(store: Store, name: str, to: Destination) -> TrackingResult:
         other = write_runs(store, name, writing.instead)
         return msgspec.structs.replace(other, problem=f"Not {to.mode} ({problems[-1]}). {other.problem}".strip())
     told = f"{len(problems)} could not be written: {problems[0]}" if problems else ""
-    counts, where = (len(writing.written), len(ledger)), (to.project, to.entity, writing.team, tracker.TITLE, to.runs)
-    return TrackingResult(to.mode, *counts, str(folder), told, *where)
+    return TrackingResult(
+        to.mode, len(writing.written), len(ledger), str(folder), told, to.project, to.entity, writing.team,
+        tracker.TITLE, to.runs,
+    )  # fmt: skip
 
 
 def waves(plan: Plan, keys: set[str]) -> list[list[PlannedStage]]:
