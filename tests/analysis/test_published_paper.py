@@ -7,6 +7,7 @@ import pytest
 from matrices import row
 
 from xling.analysis.catalogue import OF_ENTRIES, OF_PAPER, paper_findings
+from xling.analysis.findings.in_short import in_short
 from xling.analysis.paper.published import FOLDER, TABLES, paper_entries, read
 from xling.errors import ConfigError
 from xling.report.tables.findings import finding_tables
@@ -101,6 +102,45 @@ def test_cross_and_home(said):
         said["cross_vs_home"], task="summarization", optimizer="best_of_n", judge="palm_2_l", target_lang="en"
     )
     assert english["better"] == 0  # English is the best source of every target, its own too
+
+
+@pytest.mark.parametrize("name", [name for name, one in TABLES.items() if one.judge != "human"])
+def test_counts_and_best_sources_by_hand(said, name):
+    """From the CSV file alone: how many foreign sources beat home, and the best source of every target."""
+    one = TABLES[name]
+    matrix = read(name).pivot(index="source_lang", columns="target_lang", values="win_rate")
+    axes = {"task": one.task, "optimizer": one.optimizer, "judge": one.judge}
+    home = {target: matrix.loc[target, target] for target in matrix}
+    better = sum(matrix.loc[s, t] > home[t] for t in matrix for s in matrix.index)
+    counted = row(said["cross_vs_home"], target_lang="all", **axes)
+    assert (counted["better"], counted["foreign"]) == (better, len(matrix) ** 2 - len(matrix))
+    for target in matrix:
+        found = row(said["best_sources"], target_lang=target, **axes)
+        assert (found["best_source"], found["win_rate"]) == (matrix[target].idxmax(), matrix[target].max())
+        assert found["difference"] == pytest.approx(matrix[target].max() - home[target])
+        assert found["difference_low"] <= found["difference"] <= found["difference_high"]
+
+
+def test_the_variance_of_the_main_matrix_by_hand(said):
+    """Two-way means of Table 6: shares of source, target and pair, before what sampling error gives is taken off."""
+    matrix = read("win_rate_summarization_palm_bon").pivot(
+        index="source_lang", columns="target_lang", values="win_rate"
+    )
+    sources, targets = matrix.mean(axis=1) - matrix.stack().mean(), matrix.mean() - matrix.stack().mean()
+    rest = matrix.sub(sources, axis=0).sub(targets, axis=1) - matrix.stack().mean()
+    squares = np.array([(sources**2).mean(), (targets**2).mean(), (rest.stack() ** 2).mean()])
+    axes = {"task": "summarization", "optimizer": "best_of_n", "judge": "palm_2_l"}
+    parts = {part: row(said["decomposition"], component=part, **axes) for part in ("source", "target", "pair", "error")}
+    found = np.array([parts[part]["sd"] ** 2 for part in ("source", "target", "pair")])
+    assert (found <= squares).all() and found.sum() + parts["error"]["sd"] ** 2 == pytest.approx(squares.sum())
+    assert found == pytest.approx(squares, abs=1.0) and squares[1] > 4 * squares[0]
+
+
+def test_the_short_form_begins_with_the_largest_matrices(said):
+    lines = in_short(list(said.values()))
+    mains = [f"{optimizer}, {judge}: " for optimizer in ("best_of_n", "ppo") for judge in ("gpt_4", "palm_2_l")]
+    assert all(sum(line.startswith("summarization") and main in line for line in lines) == 1 for main in mains)
+    assert len(lines) == 7 and lines[-1] == "And 5 matrices more."
 
 
 def test_means_without_sft_data(said):

@@ -27,6 +27,7 @@ from xling.analysis.items.word_effects import bag_of_words
 from xling.analysis.languages import has_uriel, language_features, uriel_features, wals_features
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.paper.published import (
+    best_sources,
     bilingual,
     instance_agreement,
     no_target_sft,
@@ -66,6 +67,7 @@ OF_ITEMS: dict[str, Callable[[Store, str], list[Finding]]] = {
 }
 LANGUAGES = "language_features"  # needs a package or a folder: by default where there is one
 OF_PAPER: dict[str, Callable[[], Finding]] = {
+    "best_sources": lambda: best_sources(paper_entries()),
     "translate_train": translate_train,
     "bilingual": bilingual,
     "no_target_sft": no_target_sft,

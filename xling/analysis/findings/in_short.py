@@ -13,16 +13,18 @@ _SURE = 0.95  # share of draws
 
 
 def in_short(findings: Sequence[Finding]) -> list[str]:
-    """A line a matrix; of many the first ones. Nothing where the findings that it is made of are not there."""
+    """A line a matrix; of many the largest ones. Nothing where the findings that it is made of are not there."""
     tables = {finding.name: finding.table for finding in findings}
     ranking = tables.get("source_ranking", pd.DataFrame())
     if ranking.empty or "target_lang" not in ranking:
         return []
     axes = list(ranking.columns[: list(ranking.columns).index("target_lang")])
     panels = ranking[axes].drop_duplicates()
+    sizes = panels.apply(lambda panel: len(_panel(ranking, panel.to_dict())), axis=1)
+    largest = panels[panels.index.isin(sizes.nlargest(_MOST_PANELS).index)]
     varying = [axis for axis in axes if panels[axis].nunique() > 1]
     lines = []
-    for _, panel in panels.head(_MOST_PANELS).iterrows():
+    for _, panel in largest.iterrows():
         own = {name: _of(table, panel.to_dict()) for name, table in tables.items() if set(axes) <= set(table.columns)}
         cells = _panel(tables.get("home_differences", pd.DataFrame()), panel.to_dict())
         said = [part for part in (_best(own), _home(own, cells), _rules(own), _needs(own)) if part]

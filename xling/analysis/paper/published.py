@@ -179,6 +179,29 @@ def _drawn(square: Square, cells: Floats) -> tuple[Floats, Floats]:
     return square.value[cells], square.value[cells] + square.errors[:, cells].astype(np.float64)
 
 
+def best_sources(entries: Entries) -> Finding:
+    """The best source of every target by each judge and algorithm, beside the target's own."""
+    rows: list[Row] = []
+    for axes, panel in entries.panels(""):
+        square = panel.square()
+        for target in square.targets:
+            sources, value, draws = square.column(target)
+            top, home = value.max(), sources.index(target)
+            row: Row = {name: axes[name] for name in ("task", "optimizer", "judge")} | {"target_lang": target}
+            row |= {"best_source": ", ".join(s for s, v in zip(sources, value, strict=True) if v == top)}
+            row |= {"win_rate": top, "home_win_rate": value[home]}
+            gained = draws[:, int(value.argmax())] - draws[:, home]
+            rows.append(row | with_ends("difference", top - value[home], percentile(gained)))
+    return Finding(
+        "best_sources",
+        "The best source of each target",
+        pd.DataFrame(rows),
+        "best_source: that of the highest published win rate of the column (several: level there); difference: it "
+        "minus the target's own source, points. The best is chosen on the same data, which makes it look better than "
+        f"it is. Draws: {HOW}.",
+    )
+
+
 def bilingual() -> Finding:
     """The reward model of two pooled sources against the better of the two."""
     square = paper_entries([BILINGUAL]).square()
