@@ -1,5 +1,6 @@
 """Your own data and M-RewardBench, end to end on a tiny model: real files, real stages, a matrix at the end."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from small_grid import BUDGET, TASK, Runner, array, every, experiment, read, ref
 
 from xling.config.policies import Recorded
 from xling.experiment import Experiment
+from xling.grid.host import this_process
+from xling.grid.records import Ref, Run, Sheet
+from xling.grid.stage import Stage
+from xling.grid.store import Store
+from xling.models import ridge
+from xling.optimizers.best_of_n import Settings as BestOfN
 from xling.planning.dag import cells_from, judge_stage
+from xling.results.reading import CellSamples, SampleReader
+from xling.rewards import REWARDS, Fold
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.classifier import Settings as Classifier
 from xling.rewards.encoder import Settings as Encoder
@@ -107,6 +116,18 @@ def test_without_steps_no_demonstrations_are_asked_for(tiny_folder: Path, tmp_pa
 # --- recorded systems -----------------------------------------------------------------------------------------
 
 
+def in_a_store(root: Path, cell: Stage) -> CellSamples:
+    """The cell's samples, from a store that has been given what the runner made."""
+    runner, store, who = Runner(root.parents[1] / "stages" / root.name), Store(root), this_process()
+    run = Run(1.0, 1.0, "2026-01-01T00:00:00+00:00", 1, who, 1, "cpu", None, {})
+    for stage in (cell, *cell.parents.values()):
+        folder = store.begin(stage.kind, stage.key, who)
+        shutil.copytree(runner.folder(stage), folder, dirs_exist_ok=True)
+        store.publish(Sheet.of(stage), stage.key, folder, run)
+    refs = {role: Ref(stage.kind, stage.key) for role, stage in cell.parents.items()}
+    return SampleReader(store).cell(Ref(cell.kind, cell.key), refs)
+
+
 @pytest.mark.parametrize("rm", [Untrained("length"), BagOfWords()], ids=["length", "bag_of_words"])
 def test_names_of_systems_decide_nothing(tmp_path: Path, rm: RewardModel) -> None:
     """Ties went to the first system by name, so that renaming moved win rates by up to 2.3 points."""
@@ -127,9 +148,27 @@ def test_names_of_systems_decide_nothing(tmp_path: Path, rm: RewardModel) -> Non
         items = read(folder / "items.json")
         columns = [items[name] for name in ("win", "quality", "reward", "length")]
         folded.append(np.vstack([*columns, array(folder / "curve.npy").T]))
+        judged = in_a_store(tmp_path / "store" / names, stage)
+        assert max(map(len, judged.all().places)) > 1  # what measures of one's own are of
+        for number, prompt in enumerate(items["prompt"][:9]):  # and what people are shown of them
+            points = [point for one in judged.each(prompt) for point in (one.points or {}).values()]
+            assert np.mean(points) == pytest.approx(items["win"][number])
     assert len(set(folded[0][0])) > 5  # not all of them level
+    few = experiment(tmp_path, "en", "tr", task=task, judge="human", rm=rm, policy=Recorded(), optimizer=BestOfN(2))
+    refused(few, r"optimizer\.n=2 would pick among the first 2 systems by name")
     for renamed in folded[1:]:
         np.testing.assert_allclose(renamed, folded[0], atol=1e-9)
+
+
+def test_systems_with_the_same_ratings_tie_in_whatever_order_they_are(tmp_path: Path) -> None:
+    """Sums of the same numbers in another order differ in a float's last digit, and there systems were told apart."""
+    random = np.random.default_rng(1)
+    ratings = random.permuted(np.tile(random.uniform(size=40), (4, 1)), axis=1).T  # (40 prompts, 4 systems)
+    heads = REWARDS.of(SystemIdentity()).heads
+    assert heads is not None
+    fold = Fold([np.tile(np.eye(4), (40, 1))], ratings.ravel(), lambda: ([], lambda blocks: ridge.Linear(blocks[0])))
+    head, _ = heads.fit(SystemIdentity(), fold)
+    assert len(set(head.weight.tolist())) == 1 and head.weight[0] == pytest.approx(ratings[:, 0].mean())
 
 
 # --- a reward model of one task on another's responses ------------------------------------------------------

@@ -116,6 +116,12 @@ def by_scores(context: Context, reward: Array, answers: Places, items: Mapping[s
     return Folded({**items, **columns}, wins)
 
 
+def tied(reward: Array, picks: Array) -> list[list[int]]:
+    """Places of all responses of a prompt whose reward is that of its pick, (prompts, 1): systems have no order, and
+    the first of them by name is no better than the others."""
+    return [np.flatnonzero(row == row[pick]).tolist() for row, pick in zip(reward, picks[:, 0], strict=True)]
+
+
 def mean_of(values: Array, answers: Places) -> list[float]:
     """(prompts, n) at `answers` (prompts, j), averaged over j."""
     if isinstance(answers, list):

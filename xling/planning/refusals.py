@@ -196,6 +196,11 @@ def _check_recorded(experiment: Experiment, rm: RewardModel, judging: RewardMode
     if module_of(judge).RESPONSES != "recorded":
         raise ConfigError(f"judge={judge.name} cannot judge recorded responses. Use judge=human.")
     module_of(judge).check(judge, experiment, judging)
+    if (n := OPTIMIZERS.of(experiment.optimizer).picked_from(experiment.optimizer, None)) is not None:
+        raise ConfigError(
+            f"optimizer.n={n} would pick among the first {n} systems by name, and their names mean nothing. Leave it "
+            "out: every response is picked from, and the curve of a cell has all smaller n."
+        )
     if has_source(rm) and learned is None and not isinstance(task, HasFolds):
         raise ConfigError(
             f"{_task(task)} is for evaluation only: nothing of it trains rm_backbone={rm.name}. Name the task that "

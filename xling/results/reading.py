@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from xling.errors import ConfigError, StoreError
 from xling.grid.records import Ref
 from xling.grid.store import Store
 from xling.jsonfiles import decode, read_json
+from xling.judges import tied
 from xling.judges.asking import Verdict, points
 from xling.results.items import Floats, finite
 from xling.results.samples import Samples
@@ -31,7 +32,8 @@ class JudgedItems(Struct, frozen=True):
     win: list[float | None]  # None: judge=llm got no answer
     group: list[str] = []
     dataset: list[str] = []
-    index: list[int] = []  # the pick of best-of-n; none of trained policies, all of whose samples are judged
+    # The pick of best-of-n, the first of those that tie; none of trained policies, all of whose samples are judged
+    index: list[int] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class Judged:
 
     prompts: list[str]
     pool: list[Samples]  # the policy's samples for each prompt
-    places: list[list[int]]  # which of them were judged: best-of-n's pick, or all of a trained policy
+    # Which of them were judged: best-of-n's pick (all that tie, of recorded systems), or all of a trained policy
+    places: list[list[int]]
     baseline: list[Samples]  # the opponents
     rows: list[int]  # the prompt's row in the files of score and verdict stages
 
@@ -252,8 +255,15 @@ class CellSamples:
             raise self._unfit()
         rows = [row_of[prompt] for prompt in items.prompt]
         pool, baseline = ([decode(lines[row], type=Samples) for row in rows] for lines in (self._pool, self._baseline))
-        places = [[index] for index in items.index] or [list(range(len(row.responses))) for row in pool]
+        places = self._picks(rows) or [list(range(len(row.responses))) for row in pool]
         return Judged(items.prompt, pool, places, baseline, rows)
+
+    def _picks(self, rows: Sequence[int]) -> list[list[int]]:
+        """Of each prompt of items.json, in these rows of the pool; nothing for a trained policy."""
+        index, sheet = self.items.index, self._reader.store.sheet(self._judge.kind, self._judge.key)
+        if not index or sheet is None or not sheet.spec.get("ties"):
+            return [[one] for one in index]
+        return tied(self._reader.array(self._stages["score"], "pool.npy")[list(rows)], np.array(index)[:, None])
 
     def _unfit(self) -> StoreError:
         return StoreError(f"The prompts of judge {self._judge.key[:12]} are not those of its pool and baseline.")
@@ -263,13 +273,13 @@ class CellSamples:
         return next(self.each(prompt))
 
     def each(self, prompt: str) -> Iterator[JudgedPrompt]:
-        """The same for every judged response: best-of-n's pick, or all samples of a trained policy."""
+        """The same for every judged response: best-of-n's pick (all that tie), or all samples of a trained policy."""
         row, place = self._rows[prompt], self._places.get(prompt, -1)
         own, opposed = (decode(lines[place], type=Samples) for lines in (self._pool, self._baseline))
         if place < 0 or not own.prompt == opposed.prompt == prompt:
             raise self._unfit()
         items = self.items
-        for pick in [items.index[row]] if items.index else range(len(own.responses)):
+        for pick in self._answers[row] if items.index else range(len(own.responses)):
             scores = self._scores("verdict", place, pick, len(opposed.responses))
             yield JudgedPrompt(
                 prompt,
@@ -283,6 +293,10 @@ class CellSamples:
                 scores,
                 self._points(prompt, pick, scores),
             )
+
+    @cached_property
+    def _answers(self) -> list[list[int]]:
+        return self._picks([self._places.get(prompt, -1) for prompt in self.items.prompt])
 
     def _scores(self, role: str, place: int, pick: int, opponents: int) -> tuple[float | None, list[float | None]]:
         ref = self._scored.get(role)

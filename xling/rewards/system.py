@@ -11,6 +11,8 @@ from xling.rewards import Feedback, Fold, Heads, RewardSettings
 from xling.rewards.heads import named
 from xling.tasks.records import Recorded
 
+DIGITS = 12  # of a mean, so that systems with the same ratings tie, in whatever order they are summed up
+
 
 class Settings(RewardSettings, frozen=True, tag="system"):
     """There is nothing to set."""
@@ -34,7 +36,8 @@ def _written_by(recorded: Recorded, systems: Sequence[str]) -> list[Array]:
 def _means(rm: Settings, fold: Fold) -> tuple[Linear, str]:
     """Mean label of each system; 0, the mean of all, for a system that the fold lacks."""
     [wrote] = fold.rows
-    return Linear((fold.labels @ wrote) / np.maximum(wrote.sum(axis=0), 1.0), 0.0, 0.0, float("nan")), ""
+    means = (fold.labels @ wrote) / np.maximum(wrote.sum(axis=0), 1.0)
+    return Linear(means.round(DIGITS), 0.0, 0.0, float("nan")), ""
 
 
 heads = Heads(_means, _written_by)

@@ -19,7 +19,7 @@ from xling.errors import DataError
 from xling.grid import joined
 from xling.grid.stage import Context
 from xling.jsonfiles import write_json
-from xling.judges import JUDGES, Array, Places, mean_of
+from xling.judges import JUDGES, Array, Places, mean_of, tied
 from xling.measures.language import in_language
 from xling.measures.words import repetition
 from xling.optimizers import answers, picker
@@ -63,12 +63,6 @@ def run(context: Context) -> None:
         from xling.stages.score import write_agreement
 
         write_agreement(task_module(spec.task).recorded(spec.task, spec.lang), score, context.out)
-
-
-def tied(reward: Array, picks: Array) -> list[list[int]]:
-    """Places of all responses of a prompt whose reward is that of its pick, (prompts, 1): systems have no order, and
-    the first of them by name is no better than the others."""
-    return [np.flatnonzero(row == row[pick]).tolist() for row, pick in zip(reward, picks[:, 0], strict=True)]
 
 
 def level(reward: Array, wins: Array) -> Array:
