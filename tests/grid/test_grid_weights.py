@@ -108,6 +108,25 @@ def test_a_result_stays_until_its_weights_are_trained_again(tmp_path: Path) -> N
     assert held(again) >= {"sft[de]"} and not aside.exists()
 
 
+def test_a_training_that_has_failed_again_is_left_failed_by_cached(tmp_path: Path) -> None:
+    """With what is below it; and the result is as before where its weights are not needed."""
+    mended = tmp_path / "mended"
+    mended.touch()
+    fails = {"sft_de": {"do": "raise no", "unless": str(mended)}}
+    ran(planned(tmp_path, grid(["de"], ["tr"], **fails)))
+    mended.unlink()
+    more = planned(tmp_path, grid(["de"], ["tr", "de"], **fails))
+    more.clear_lost()
+    assert run_local(more, CATALOGUE, workers=1, show=False).exit_code == 1
+    again = planned(tmp_path, grid(["de"], ["tr", "de"], **fails), mode="cached")
+    steps = {step.stage.label: (step.state, step.reason) for step in again.steps.values()}
+    assert steps["sft[de]"] == ("failed", "failed before: ValueError: no") and again.to_run == []
+    assert steps["pool[de]"] == ("blocked", "below sft[de]") and steps["judge[de, tr]"][0] == "cached"
+    assert ran(planned(tmp_path, grid(["de"], ["tr"], **fails), mode="cached")) == set()
+    mended.touch()
+    assert "sft[de]" in ran(planned(tmp_path, grid(["de"], ["tr", "de"], **fails)))
+
+
 @pytest.mark.parametrize("mode", ["cached", "read-only"])
 def test_stages_that_do_not_run_need_no_weights(tmp_path: Path, mode: str) -> None:
     ran(planned(tmp_path, grid(["de"], ["tr"])))

@@ -496,7 +496,7 @@ def _steps(
                     return "blocked", f"below {parent.label}"
         return "run", why
 
-    statuses = {**statuses, **_needed_again(mode, stages, statuses)}
+    statuses = {**statuses, **_needed_again(store, mode, stages, statuses)}
     for key, stage in stages.items():
         done = statuses[key].done
         stored = 0 if done is None else sum(fact.size for fact in done.files.values())
@@ -507,17 +507,24 @@ def _steps(
 DROPPED = "its weights were dropped, and "  # how the reason begins why such a stage has to run
 
 
-def _needed_again(mode: Mode, stages: Mapping[str, Stage], statuses: Mapping[str, Status]) -> dict[str, Status]:
-    """Results whose weights were dropped, of which some stage that runs has to read them: as good as lost."""
+def _needed_again(
+    store: Store, mode: Mode, stages: Mapping[str, Stage], statuses: Mapping[str, Status]
+) -> dict[str, Status]:
+    """Results whose weights were dropped, of which some stage that runs has to read them: as good as lost.
+
+    Where failures are left as they are, one that failed when it was trained again has failed.
+    """
     again: dict[str, Status] = {}
     running = {"retry": ("missing", "lost", "failed", "damaged"), "cached": ("missing", "lost")}.get(mode, ())
     for key, stage in reversed(list(stages.items())):
-        if key not in again and statuses[key].state not in running:
+        if again.get(key, statuses[key]).state not in running:
             continue
         for up in stage.parents.values():
             done = statuses[up.key].done
-            if done is not None and done.dropped and statuses[up.key].state == "done":
-                again.setdefault(up.key, Status("lost", f"{DROPPED}{stage.label} needs them"))
+            if up.key not in again and done is not None and done.dropped and statuses[up.key].state == "done":
+                failure = store.failure(up.kind, up.key) if mode == "cached" else None
+                why = f"{DROPPED}{stage.label} needs them"
+                again[up.key] = Status("lost", why) if failure is None else Status("failed", failure)
     return again
 
 
