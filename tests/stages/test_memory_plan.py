@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from msgspec import structs
 from small_grid import BUDGET, N, changed, every, experiment
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from xling.console import Console
 from xling.errors import ConfigError
@@ -17,6 +19,7 @@ from xling.grid.plan import make_plan, needs_of, too_large
 from xling.grid.stage import Cell, Gpus, Memory, Stage, fits
 from xling.grid.store import Store
 from xling.launching import on_gpus
+from xling.models import parallel
 from xling.models.checkpoints import KNOWN
 from xling.models.sizes import Sizes, sizes_of
 from xling.optimizers.dpo import Settings as DPO
@@ -93,8 +96,10 @@ def test_shares_of_what_is_sharded() -> None:
     layers = moments(task(QWEN, anchor=8.0, scorer=16.0), Way(8, True, layers=True))["sampling"]
     assert layers["weights"] == 4 * QWEN.weights / 8 and layers["other models"] == 1 + 2
     assert layers["gathered"] == 4 * (QWEN.table + QWEN.block)
-    copied = moments(task(QWEN), Way(2, False))["updating"]
-    assert copied["gradients"] == 2 * alone["updating"]["gradients"]  # DDP's buckets beside the gradients
+    assert "sampling" not in moments(task(QWEN, written=0), Way(8, True))  # of what is never gathered whole
+    copied = moments(task(QWEN), Way(2, False))
+    assert copied["updating"]["gradients"] == 2 * alone["updating"]["gradients"]  # DDP's buckets beside the gradients
+    assert copied["sampling"]["gradients"] == alone["updating"]["gradients"] and not shared["sampling"]["gradients"]
 
 
 def test_weights_are_sampled_layer_by_layer_where_they_leave_no_room() -> None:
@@ -104,6 +109,25 @@ def test_weights_are_sampled_layer_by_layer_where_they_leave_no_room() -> None:
     ways = [memory._spread(one, Way(gpus), Gpus(gpus, 80)) for one, gpus in cases]
     assert [(way.sharded, way.layers) for way in ways] == [(True, True), (True, False), (False, False), (True, False)]
     assert memory._spread(task(SMALL, gather="layers", how="fsdp"), Way(2), Gpus(2, 80)).layers
+
+
+def test_what_trains_shares_weights_out_where_the_plan_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Three billion weights: by DDP 20 bytes each, the gradients and a copy of them that is sent among these."""
+    config = LlamaConfig(hidden_size=2560, intermediate_size=10240, num_hidden_layers=28, num_attention_heads=20,
+                         tie_word_embeddings=True)  # fmt: skip
+    config.save_pretrained(tmp_path)
+    sizes = sizes_of(str(tmp_path), None)
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    assert sizes is not None
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(parallel, "joined", lambda own: [80 * GIB])  # of two GPUs that are not here
+    found = []
+    for optimizer, held in (("adamw", 0.0), ("adamw", 25e9), ("adamw", 30e9), ("adafactor", 0.0)):
+        found.append(parallel.chosen("auto", model, optimizer, gather="auto", held=held))
+        planned = memory._spread(task(sizes, optimizer=optimizer, anchor=held), Way(2), Gpus(2, 80))
+        assert found[-1] == ("layers" if planned.layers else "fsdp" if planned.sharded else "ddp")
+    assert found == ["fsdp", "fsdp", "layers", "ddp"]
 
 
 def test_activations_go_by_what_is_read_at_once() -> None:

@@ -129,13 +129,14 @@ def chosen(how: str, model: nn.Module, optimizer: str, beside: int = 0, gather: 
     weights = list(model.parameters())
     device = weights[0].device
     gpu = min(joined([torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0]))
+    learning = sum(part.numel() * (part.requires_grad + beside) for part in weights)
     trained = 16 if optimizer == "adamw" else 8  # bytes: weight, gradient and, of AdamW, two moments, in float32
-    needed = sum(part.numel() * (trained if part.requires_grad else part.element_size()) for part in weights)
-    needed += beside * trained * sum(part.numel() for part in weights)
+    needed = trained * learning + sum(part.numel() * part.element_size() for part in weights if not part.requires_grad)
     whole = sum(part.numel() * part.element_size() for part in weights) + held
     if how == "auto":
         shareable = optimizer in ("adamw", "adafactor") and gpu > 0 and all(one.is_floating_point() for one in weights)
-        how = "fsdp" if shareable and needed > SHARED_OUT * gpu else "ddp"
+        sent = 4 * learning  # bytes of the copy of the gradients that DDP averages
+        how = "fsdp" if shareable and needed + sent > SHARED_OUT * gpu else "ddp"
     if gather == "auto":
         tight = gpu > 0 and needed / world_size() + whole > (1 - ACCELERATOR_ROOM) * gpu
         gather = "layers" if tight else "whole"
@@ -167,7 +168,7 @@ def spread(model: nn.Module, how: str) -> nn.Module:
     model.__dict__["whole_to_be"] = empty  # not a module of its own: past nn.Module's registration
     model.__dict__["by_layer"] = how == "layers"
     for part in _shared(model):
-        if distributed.get_backend() == "gloo":
+        if distributed.get_backend() == "gloo" and hasattr(part, "set_custom_reduce_scatter"):  # not in torch 2.8
             part.set_custom_reduce_scatter(InPlace())  # type: ignore[arg-type]  # torch's base class is its own affair
         part.unshard()  # makes room for what is gathered, which in torch's inference mode could not be trained
         part.reshard()

@@ -8,6 +8,7 @@ A stage is at its worst at one of a few moments, and what is held then is a sum:
     summing    weights + gradients + optimizer state + other models + what embeddings' gradients are added up in
     updating   weights + gradients + optimizer state + other models + what the update computes with
     sampling   weights, all of them gathered + optimizer state + other models + keys and values + probabilities
+               (+ what DDP averages gradients in)
 
 Sharded over N GPUs (FSDP2) weights, gradients and optimizer state are an N-th each, and what is gathered comes on top:
 embeddings or head, and a block or more, with gradients; while it samples all weights, or what is gathered of a layer.
@@ -202,16 +203,16 @@ def moments(task: Task, way: Way) -> dict[str, Parts]:
     summing = {**held, "gradients": gradients + buckets + adding, "gathered": around}
     updating = {**held, "gradients": gradients + buckets,
                 "update": share * max(net.computing(task.optimizer) for net in nets)}  # fmt: skip
-    sampling = dict(held)
-    if way.layers:
-        sampling["gathered"] = nets[0].gathered(learning=False)
-    elif way.sharded:
-        sampling["weights"] += nets[0].weights(task.optimizer)
-        sampling["other models"] += (1 - share) * task.anchor  # it reads validation samples whole
-    rows = -(-task.written // way.gpus) if task.shares else task.written
-    word = 2 if task.half else nets[0].word if nets[0].tuning != "full" else 4
-    sampling |= drawn(first, rows, 1, task.prompt, task.response, word, task.room) if rows else {}
-    found = {"learning": learning, "ending": ending, "summing": summing, "updating": updating, "sampling": sampling}
+    found = {"learning": learning, "ending": ending, "summing": summing, "updating": updating}
+    if rows := -(-task.written // way.gpus) if task.shares else task.written:  # reward models sample nothing
+        sampling = found["sampling"] = {**held, "gradients": buckets}  # which stay for the next step
+        if way.layers:
+            sampling["gathered"] = nets[0].gathered(learning=False)
+        elif way.sharded:
+            sampling["weights"] += nets[0].weights(task.optimizer)
+            sampling["other models"] += (1 - share) * task.anchor  # it reads validation samples whole
+        word = 2 if task.half else nets[0].word if nets[0].tuning != "full" else 4
+        sampling |= drawn(first, rows, 1, task.prompt, task.response, word, task.room)
     if way.again:  # the logits are gone by the time that the first layer is computed again
         found["again"] = {**learning, "logits": 0.0, "activations": learning["activations"] + layer}
     return found
@@ -320,13 +321,19 @@ def worst(task: Task, way: Way) -> Parts:
 
 def _spread(task: Task, way: Way, gpus: Gpus) -> Way:
     """With its weights shared out where it is so already or `how` says so, or where `auto` does; and how it samples."""
-    held = moments(task, way._replace(sharded=False))["updating"]
-    large = sum(held[name] for name in ("weights", "gradients", "optimizer"))
     gpu = (gpus.gib or USUAL) * 2**30
-    sharded = way.gpus > 1 and (task.how == "fsdp" or way.sharded or (task.how == "auto" and large > SHARED_OUT * gpu))
-    tight = large / way.gpus + task.nets[0].weights(task.optimizer) + task.anchor > (1 - ACCELERATOR_ROOM) * gpu
+    large = _trained(task, way._replace(sharded=False)) > SHARED_OUT * gpu
+    sharded = way.gpus > 1 and (task.how == "fsdp" or way.sharded or (task.how == "auto" and large))
+    whole = task.nets[0].weights(task.optimizer) + task.anchor
+    tight = _trained(task, way._replace(sharded=True)) + whole > (1 - ACCELERATOR_ROOM) * gpu
     layers = sharded and (task.gather == "layers" or (task.gather == "auto" and tight))
     return way._replace(sharded=sharded, layers=layers)
+
+
+def _trained(task: Task, way: Way) -> float:
+    """Bytes of weights, gradients and optimizer state."""
+    held = moments(task, way)["updating"]
+    return sum(held[name] for name in ("weights", "gradients", "optimizer"))
 
 
 def _ways(task: Task, way: Way, gpus: Gpus) -> Iterator[Way]:
