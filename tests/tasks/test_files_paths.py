@@ -55,6 +55,10 @@ def test_a_pattern_says_language_and_split(tmp_path: Path) -> None:
     assert "deu_Latn/own_dev_v2.jsonl is de" in told and "zh-Hans/own_dev_v2.jsonl is zh" in told
     assert told_by("~/{lang}/**/x_{lang}*.csv", Path("~/de/a/b/x_de_1.csv").expanduser()) == {"lang": "de"}
     assert not told_by("~/{lang}/**/x_{lang}*.csv", Path("~/de/a/b/x_tr_1.csv").expanduser())
+    assert told_by("a[12]/{lang}_[!x-z]/**", Path("a2/de_b/c/d.csv")) == {"lang": "de"}
+    assert not told_by("a[12]/{lang}_[!x-z]/**", Path("a2/de_y/c/d.csv"))
+    jsonl(tmp_path / "v2" / "de_a1.jsonl", bare("de", 3))  # sets of characters, as any glob has them
+    assert files.languages(Files(path=f"{tmp_path}/v[12]/{{lang}}_a[!02].jsonl", languages=())) == ("de",)
     with pytest.raises(
         ConfigError, match=r"own_\{part\}_v2\.jsonl: \{part\} stands for nothing; \{lang\} and \{split\}"
     ):

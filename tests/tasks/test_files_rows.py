@@ -66,6 +66,7 @@ def said(rows: Rows) -> list[tuple[Any, ...]]:
         (line().replace(b"0.5", b"null"), "`rating` is missing"),
         (line(rating=float("nan")), "`rating` is nan, not a finite number"),
         (line(rating=float("-inf")), "`rating` is -inf, not a finite number"),
+        (line(rating=-1e101), "`rating` is -1e+101, a number too large to be averaged"),
         (line(rating="nan"), "`rating` is nan, not a finite number"),
         (line().replace(b"0.5", b"1e999"), "out of range"),
         (line(system=7), "`system` is 7, not text"),
@@ -556,6 +557,11 @@ def test_prompts_alone(tmp_path: Path) -> None:
         read(path)
     found = read(path, columns=Columns(response=None))
     assert [row.kind for row in found.languages["de"]] == ["prompt"] and "output" in found.alone_text()
+    path = jsonl(tmp_path / "chats.jsonl", [{"lang": "de", "messages": [{"role": "user", "content": "x"}]}])
+    [(_, bad)] = read(path).bad
+    assert "no response (of prompts alone type task.columns.response=null)" in bad
+    [row] = read(path, columns=Columns(response=None)).languages["de"]
+    assert (row.kind, row.chat) == ("prompt", True)
 
 
 def test_texts_that_need_no_change_are_those_that_the_definition_leaves_as_they_are() -> None:

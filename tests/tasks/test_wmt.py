@@ -169,6 +169,11 @@ def test_texts_of_an_export_that_do_not_fit_are_bad_rows(
         (tmp_path / "txt/system-outputs/en-ja/Aya23.txt").write_text("canary")
     with pytest.raises(DataError, match=sentence):
         files.summary(settings(path))
+    for name in ("../../x", "A" * 300):  # which would be read from elsewhere, or be no name of a file
+        path.write_text(path.read_text().replace("Aya23", name))
+        with pytest.raises(DataError, match="cannot be the name of a system: it would be no file of"):
+            files.summary(settings(path))
+        path.write_text(path.read_text().replace(name, "Aya23"))
     (tmp_path / "txt" / "sources").rename(tmp_path / "txt" / "elsewhere")
     with pytest.raises(DataError, match=r"scores without texts\. Put the folder `txt`"):
         files.summary(settings(path))

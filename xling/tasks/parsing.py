@@ -29,6 +29,7 @@ CHAT_MARKS = (
     "<|START_OF_TURN_TOKEN|>", "\n\nAssistant:",
 )  # fmt: skip
 OTHER = "a response is to another conversation than the prompt or the other response"
+LARGEST = 1e100  # of a rating: sums and squares of such are numbers still
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 WHOLE = re.compile(r"(-?\d+)\.0", re.ASCII)  # pandas makes floats of whole numbers where one is missing
@@ -237,7 +238,10 @@ class Parser:
         answer = None
         if self.kind in ("rating", "demonstration") and "response" not in self.columns:
             if not chat or chat[-1][0] != "assistant":
-                raise _Bad(f"`{self._name('prompt')}` does not end with the assistant, and there is no response")
+                raise _Bad(
+                    f"`{self._name('prompt')}` does not end with the assistant, and there is no response (of prompts "
+                    "alone type task.columns.response=null)"
+                )
             chat, answer = chat[:-1], chat[-1][1]
         if not chat:
             raise _Bad("a chat without a turn before the response")
@@ -324,6 +328,8 @@ class Parser:
             raise _Bad(f"`{name}` is {shown(value)}, not a number") from None
         if not math.isfinite(rating):
             raise _Bad(f"`{name}` is {rating}, not a finite number")
+        if abs(rating) > LARGEST:
+            raise _Bad(f"`{name}` is {rating:g}, a number too large to be averaged")
         if scale is not None and not scale[0] <= rating <= scale[1]:
             raise _Bad(f"`{name}` is {rating:g}, outside task.rating_scale=[{scale[0]:g},{scale[1]:g}]")
         return rating

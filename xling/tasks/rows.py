@@ -218,8 +218,8 @@ def resolved(table: Table, reading: Reading) -> tuple[Kind, dict[str, str]]:
     if "prompt" not in found:
         raise _missing(table, "prompt", columns)
     unread = set(there) - set(found.values())
-    alone = columns["response"] is None or PROMPTS.match(table.path.name)
-    if not found.keys() & {"response", "chosen", "rejected", "rating"} and not chats and (not unread or alone):
+    named = not chats and (not unread or PROMPTS.match(table.path.name))  # chats may end with the answer
+    if not found.keys() & {"response", "chosen", "rejected", "rating"} and (named or columns["response"] is None):
         return "prompt", found
     if "response" not in found and not chats:
         what = "chosen" if "rejected" in found else "rejected" if "chosen" in found else "response"

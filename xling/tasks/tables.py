@@ -16,6 +16,7 @@ the columns that are asked for. Knows no config and no torch.
 
 import codecs
 import csv
+import fnmatch
 import glob
 import gzip
 import io
@@ -139,12 +140,14 @@ def paths_of(path: str, setting: str = "task.path") -> list[Path]:
 
 def told_by(pattern: str, file: Path) -> dict[str, str]:
     """What a file's name says where a pattern has `{lang}` or `{split}`; the same everywhere if one stands twice."""
-    parts = re.split(r"(\{\w+\}|\*\*/|\*|\?)", str(Path(pattern).expanduser()))
-    wild, seen, written = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}, set[str](), ""
+    parts = re.split(r"(\{\w+\}|\*\*/|\*\*|\*|\?|\[[^/\]]+\])", str(Path(pattern).expanduser()))
+    wild, seen, written = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}, set[str](), ""
     for part in parts:
         if HELD.fullmatch(part):
             written += f"(?P={part[1:-1]})" if part in seen else f"(?P<{part[1:-1]}>[^/]+?)"
             seen.add(part)
+        elif part.startswith("[") and len(part) > 1:
+            written += fnmatch.translate(part)[:-2]  # but the end of the whole
         else:
             written += wild.get(part, re.escape(part))
     found = re.fullmatch(written, str(file))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xling.errors import ConfigError, DataError, shown
+from xling.grid.files import is_plain
 from xling.measures.language import is_code, language_of_code
 from xling.tasks.tables import APPRAISE, Numbered, Row, Table, open_table, text_of
 
@@ -31,6 +32,7 @@ LP = frozenset(("lp", "src", "mt"))
 PAIR = re.compile(r"(?<![a-z])(?!data|test)([a-z]{2})-?([a-z]{2})(?![a-z])")  # in a file's name: mqm_ted_ende.tsv
 MARK = re.compile(r"</?v>")  # around an error
 NOT_JUDGED = re.compile(r"#(bad|dup|incomplete)\b|tutorial")  # quality control, repeats and what fills a batch up
+LONGEST = 100  # characters of a system's name
 NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 SEVERE = {"major": 5.0, "critical": 5.0, "minor": 1.0, "neutral": 0.0, "no-error": 0.0, "": 0.0}
 WEIGHTS = "major 5, minor 1, minor Fluency/Punctuation 0.1, Non-translation 25"
@@ -212,6 +214,8 @@ class _Texts:
 
     def of(self, pair: str, system: str, segment: str, doc: str) -> tuple[str, str]:
         """(source, translation) of a segment, counted from 0; DataError if it is not there or of another document."""
+        if not is_plain(system) or len(system) > LONGEST:
+            raise DataError(f"{shown(system)} cannot be the name of a system: it would be no file of {self._folder}")
         output = self._folder / "system-outputs" / pair / f"{system}.txt"
         if not output.is_file():  # people's own translations
             output = self._folder / "references" / f"{pair}.{system}.txt"
