@@ -222,7 +222,7 @@ class Plan:
         console = console or Console(soft_wrap=True)
         console.print(plan_table(self, workers, said))
         if every:
-            console.print(stage_table(self))
+            console.print(stage_table(self), soft_wrap=True)
 
     def write(self) -> None:
         """Write <root>/grids/<name>/plan.json, all or nothing."""
@@ -583,10 +583,11 @@ def stage_table(plan: Plan) -> RenderableType:
     """A line a stage, by the index and label that `xling status --all` shows once the plan is run."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in ("index", "stage", "", "key", "disk", "why"):
-        table.add_column(column, justify="right" if column in ("index", "disk") else "left", no_wrap=column != "why")
+        table.add_column(column, justify="right" if column in ("index", "disk") else "left", no_wrap=True)
     for number, (key, step) in enumerate(plan.steps.items()):
         disk = size(step.stored) if step.stored else ""
         table.add_row(str(number), escape(step.stage.label), step.state, key[:12], disk, escape(step.reason))
+    table.width = Console(width=10_000).measure(table).maximum  # nothing is cut: a narrow terminal breaks the lines
     cached = [step.stored for step in plan.steps.values() if step.state == "cached"]
     more = sum(estimate.stored for estimate in plan.estimates.values())
     said = f"On disk: {size(sum(cached))} in {len(cached)} results that are used as they are"
