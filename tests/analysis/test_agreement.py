@@ -36,6 +36,9 @@ def test_many_values_are_an_interval_scale() -> None:
     within = sum(sum((a - b) ** 2 for a in ratings for b in ratings) / (len(ratings) - 1) for ratings in rated) / n
     chance = sum((a - b) ** 2 for a in every for b in every) / (n * (n - 1))
     assert found.value == pytest.approx(1 - within / chance)
+    for unit in (1e-7, 1e200):  # in which nothing changes
+        again = alpha([(group, [unit * one for one in ratings]) for group, ratings in WIDE])
+        assert again is not None and (again.value, again.low) == (pytest.approx(found.value), pytest.approx(found.low))
 
 
 def test_ends_of_the_scale_and_what_cannot_be_had() -> None:

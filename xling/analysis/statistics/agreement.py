@@ -69,10 +69,12 @@ def alpha(rated: Sequence[tuple[str, Sequence[float]]]) -> Agreement | None:
 
 def _interval(several: Sequence[tuple[str, list[float]]], of: npt.NDArray[np.int64]) -> Floats:
     """(groups, 4): pairs' squared differences within responses, and the number, sum and sum of squares of ratings."""
-    middle = float(np.mean([rating for _, ratings in several for rating in ratings]))  # far from 0 squares lose digits
+    every = np.array([rating for _, ratings in several for rating in ratings])
+    middle = every.mean()  # far from 0 squares lose digits
+    reach = np.abs(every - middle).max() or 1.0  # whatever the unit is
     found = np.zeros((of.max() + 1, 4))
     for group, (_, ratings) in zip(of, several, strict=True):
-        own = np.array(ratings) - middle
+        own = (np.array(ratings) - middle) / reach
         m, total, squares = len(own), own.sum(), (own**2).sum()
         found[group] += (2 * (m * squares - total**2) / (m - 1), m, total, squares)
     return found
