@@ -73,7 +73,10 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
         ("+task.sede=1", ["Unknown key 'task.sede'", "Did you mean 'task.seed'?"]),
         ("sorce_lang=de", ["Unknown key 'sorce_lang'", "Did you mean 'source_lang'?"]),
         ("+sorce_lang=de", ["Unknown key 'sorce_lang'", "Did you mean 'source_lang'?"]),
-        ("+sweep=embedded", ["Unknown key 'sweep'"]),
+        ("+sweep=embedded", ["Unknown key 'sweep'", "Did you mean 'sweeps'?"]),
+        ("experiments=pretrained", ["Unknown key 'experiments'", "Did you mean 'experiment'?"]),
+        ("hydra/laucher=slurm", ["Unknown key 'hydra/laucher'. Did you mean 'hydra/launcher'? Known: hydra/launcher,"]),
+        ("source_lang=de, tr", ["'source_lang=de,': nothing follows the comma.", "source_lang=VALUE,VALUE"]),
         ("n=0", ["Unknown key 'n'", "Did you mean 'optimizer.n' or 'policy.n'?"]),
         (
             "rm_backbone=xlm_roberta,bag_of_words rm_backbone.checkpoint=/x",

@@ -131,6 +131,17 @@ def test_a_data_set_is_streamed_once_at_one_commit(tmp_path: Path, monkeypatch: 
     hub.local.cache_clear()
 
 
+def test_a_file_that_is_not_there_is_named_as_it_could_be_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    jsonl(tmp_path / "data" / "ratings.jsonl", rated("de", 4))
+    monkeypatch.chdir(tmp_path)
+    for path, near in (("data/rating.jsonl", "data/ratings.jsonl"), ("dat", "data")):
+        with pytest.raises(ConfigError, match=rf"\(\.jsonl, .*\)\. Did you mean '{near}'\? Name a .*=PATH\.$"):
+            files.summary(Files(path=path, languages=()))
+
+
 @pytest.mark.parametrize(
     ("path", "sentence"),
     [

@@ -466,6 +466,9 @@ def test_prompts_alone_are_prompts_and_what_else_is_needed_is_said(tmp_path: Pat
     both = jsonl(tmp_path / "g.jsonl", rated("de", 40))
     more = Files(path=str(tmp_path / "[fg].jsonl"), languages=())
     assert both.exists() and "ratings" in offers(more)
+    assert files.summary(more).notes() == [
+        "f.jsonl holds prompts alone, which are what is evaluated on (with a split column, its test split)."
+    ]
     assert [len(files.prompts(more, "de", split)) for split in SPLITS] == [0, 0, 40]
 
 

@@ -17,7 +17,16 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 import xling
-from xling.compose.overrides import LANGUAGE_GROUPS, PLAIN_GROUPS, SETTINGS, SHARED_KEYS, protected, quoted, typed
+from xling.compose.overrides import (
+    LANGUAGE_GROUPS,
+    PLAIN_GROUPS,
+    PRESETS,
+    SETTINGS,
+    SHARED_KEYS,
+    protected,
+    quoted,
+    typed,
+)
 from xling.console import harmless, lasting_output
 from xling.errors import ConfigError, XlingError, did_you_mean, listed, shown
 from xling.measures.language import language_hint
@@ -32,7 +41,8 @@ SHOWING = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--
 OPEN = ("hydra.launcher.stages.", "hydra.launcher.cpu.", "hydra.launcher.additional_parameters.")
 RUNNING = ("-m", "--multirun", "-r", "--run")
 # Groups that the configuration has: `+` adds nothing.
-THERE = ("experiment", "scale", "sweeps", *LANGUAGE_GROUPS, *PLAIN_GROUPS)
+THERE = (*PRESETS, "scale", *LANGUAGE_GROUPS, *PLAIN_GROUPS)
+INNER = ("hydra/launcher", "judge/rm_backbone")  # groups in groups
 # Settings of Hydra's own for a folder and a number a job, which nothing here would read.
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir", "hydra.job.chdir")
 NUMBERS = ("hydra.job.num", "hydra.job.id", "hydra.job.name")
@@ -254,6 +264,8 @@ def _unreadable(error: OverrideParseException) -> str:
     key, equals, value = typed_in.partition("=")
     if not equals:
         return f"Cannot read '{typed_in}': {reason}. Overrides have the form key=value, without spaces around the '='."
+    if value.endswith(",") and "'<EOF>'" in reason:  # of `source_lang=de, tr` the shell makes two words
+        return f"Cannot read '{typed_in}': nothing follows the comma. Lists have no spaces: {key}=VALUE,VALUE."
     text = (
         "" if set(value) & set("\"'") else f" A text with such characters has quotes of its own: \"{key}='{value}'\"."
     )
@@ -305,7 +317,8 @@ def _unknown_key(error: OmegaConfBaseException, option: str = "") -> str:
     """`option`: the choice (`rm_backbone=frozen_lm`) that has no such setting."""
     key = str(error.full_key)
     root = error.parent_node._get_root() if error.parent_node is not None else None
-    known = sorted(_paths(root, key.startswith("hydra"))) if isinstance(root, DictConfig) else []
+    known = sorted(_paths(root, key.startswith("hydra."))) if isinstance(root, DictConfig) else []
+    known = list(INNER) if "/" in key else known if "." in key else sorted([*known, *PRESETS])
     here = key.startswith("hydra.launcher.") and "hydra.launcher.workers" in known
     cluster = " A cluster's come with hydra/launcher=slurm, which must be typed, too." if here else ""
     return f"Unknown key '{key}'{f': {option} has none' if option else ''}.{nearest_key(key, known)}{cluster}"

@@ -23,6 +23,7 @@ from xling.compose.command_line import conf_folder, elsewhere, explain, lacking
 from xling.compose.overrides import (
     LANGUAGE_GROUPS,
     PLAIN_GROUPS,
+    PRESETS,
     SETTINGS,
     SHARED_KEYS,
     WORDS,
@@ -163,10 +164,10 @@ def _resolved(config: DictConfig) -> Container:
     if config.get("dry_run") in (True, "full") and OmegaConf.is_missing(config.task, "path"):
         config.task.path = PUBLISHED
     for key in map(str, config):
-        if key in ("sweeps", "experiment"):
+        if key in PRESETS:
             raise ConfigError(f"The file chosen for {key} must open with the line `# @package _global_`.")
         if key not in known:
-            raise ConfigError(f"Unknown key '{key}'.{did_you_mean(key, known)} Known: {', '.join(known)}.")
+            raise ConfigError(f"Unknown key '{key}'.{did_you_mean(key, (*known, *PRESETS))} Known: {', '.join(known)}.")
     for key in known:
         if key not in config:
             raise ConfigError(f"'{key}' is missing from the configuration; every cell needs one.")

@@ -34,6 +34,7 @@ PLAIN_GROUPS = (*NAMED_GROUPS, "reward_task", "sft", "translator")  # their opti
 SHARED_KEYS = (*PLAIN_GROUPS, "seed", "reward_data", "sft_data", "lid")  # of an experiment, all but the languages
 SETTINGS = ("root", "name", "controls", "pairs", "scale", "dry_run", "cost", "mode", "keep_weights", "measures",
             "tracking")  # fmt: skip
+PRESETS = ("experiment", "sweeps")  # groups whose options choose those of others
 WORDS = ("root", "name")  # settings of one text: nothing in it is grammar
 PATHS = ("path", "checkpoint", "encoder", "init", "policy", "reference", "articles", "model", "root")
 MOST_VALUES = 100_000  # of one range: more are a typing error, and take minutes to count

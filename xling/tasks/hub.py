@@ -19,7 +19,7 @@ import msgspec
 
 from xling.errors import ConfigError, did_you_mean, listed, shown
 from xling.measures.language import is_code
-from xling.tasks.tables import SPLITS
+from xling.tasks.tables import SPLITS, is_table
 
 NAME = re.compile(r"(?:hf://(?:datasets/)?)([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/([\w.@+-]+))?")
 BARE = re.compile(r"[\w.-]+/[\w.-]+(@[0-9a-f]{7,40})?")  # perhaps one, of which the beginning was left out
@@ -58,7 +58,7 @@ def local(path: str) -> str:
 
 def hint(path: str) -> str:
     """What to type if a path that is not there was meant as a data set of the hub."""
-    if not BARE.fullmatch(path):
+    if not BARE.fullmatch(path) or is_table(Path(path)):
         return ""
     return f" A data set of the hub is task.path=hf://datasets/{path.partition('@')[0]}@COMMIT."
 

@@ -169,13 +169,15 @@ class Rows:
         )
 
     def alone_text(self) -> str:
-        """Why rows are prompts alone, and what to type if they should be more; empty if no file's are."""
+        """Why rows are prompts alone, and what to type where a language has no others; empty if no file's are."""
         if not self.alone:
             return ""
         name, columns = self.alone[0]
+        what = f"{name} holds prompts alone, which are what is evaluated on (with a split column, its test split)"
+        if all(any(row.kind != "prompt" for row in own) for own in self.languages.values()):
+            return f"{what}."
         return (
-            f"{name} holds prompts alone, which are what is evaluated on (with a split column, its test split); its "
-            f"columns are {listed(columns)}. Reward models learn from `response` with a rating or from "
+            f"{what}; its columns are {listed(columns)}. Reward models learn from `response` with a rating or from "
             "`chosen` and `rejected`, fine-tuning from `response`: name such columns with task.columns.response=NAME "
             "and so on, or add files that have them."
         )

@@ -131,6 +131,7 @@ def paths_of(path: str, setting: str = "task.path") -> list[Path]:
     if not named:
         reason = "has no table in it" if place.is_dir() else "is not a file, nor a folder or glob with tables"
         near = did_you_mean(place.name, (p.name for p in place.parent.glob("*"))) if place.parent.is_dir() else ""
+        near = near.replace(" '", f" '{Path(path).parent}/", 1) if Path(path).name != path else near
         raise ConfigError(
             f"{setting}={path} {reason} ({', '.join(SUFFIXES)}, also .gz).{near} "
             f"Name a file, a folder or a glob with {setting}=PATH."

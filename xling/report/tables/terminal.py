@@ -59,7 +59,10 @@ def print_matrix(matrix: Matrix, console: Console | None = None, full: bool = Fa
         console.print(Text(line, style="bold"))
     if not full:
         console.print()
-        more = "More tables: `xling report --full`; what each difference needs: matrix.md; all as a page: report.html."
+        more = (
+            "More tables: `xling report --full`; what each difference needs: matrix.md; all as a page: `xling report "
+            "--open`."
+        )
         console.print(Text(more, style="dim"))
 
 
