@@ -14,8 +14,10 @@ from architectures import OF_KIND, REFUSED, UNBUILT, checkpoint
 
 from xling.errors import DataError
 from xling.models.architecture import text_config
+from xling.models.gathering import parts_of
 from xling.models.load import load_policy, load_tokenizer, load_trunk
 from xling.models.own_forward import VOCABULARY
+from xling.models.parallel import blocks
 from xling.models.published import load_published_classifier
 from xling.models.sampling import greedy_ids
 from xling.models.states import log_likelihood
@@ -144,7 +146,17 @@ def check_policy(kind: str, name: str, folder: Path) -> None:
     for prompt, reply in zip(PROMPTS, greedy_ids(model, tokenizer, PROMPTS, STEPS), strict=True):
         assert reply == own_logits(model, prompt, reply).argmax(-1).tolist()
         assert len(reply) == STEPS or reply[-1] == tokenizer.eos_token_id
+    check_sharing(model)
     check_trunk(folder, tokenizer, model)
+
+
+@torch.no_grad()
+def check_sharing(model: Any) -> None:
+    """What processes that share the weights call together can be called, and no block lies in another."""
+    for _, call in parts_of(model):
+        call()
+    found = blocks(model)
+    assert not any(inner is not block and inner in found for block in found for inner in block.modules())
 
 
 def check_trunk(folder: Path, tokenizer: Any, model: Any) -> None:
@@ -168,6 +180,15 @@ def test_a_decoder_is_read_as_by_its_own_forward_pass(name: str, tmp_path: Path)
 @pytest.mark.parametrize("name", cases("encoder-decoder", ENCODER_DECODERS))
 def test_an_encoder_decoder_is_read_as_by_its_own_forward_pass(name: str, tmp_path: Path) -> None:
     check_policy("encoder-decoder", name, tmp_path)
+
+
+def test_an_encoder_that_is_wider_than_the_decoder() -> None:
+    """As T5Gemma's of 9 billion weights beside 2."""
+    same = {"vocab_size": 64, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "head_dim": 8}  # fmt: skip
+    decoder = {"hidden_size": 16, "cross_attention_hidden_size": 32, **same}
+    config = hf.T5GemmaConfig(encoder={"hidden_size": 32, **same}, decoder=decoder)
+    check_sharing(hf.T5GemmaForConditionalGeneration(config).eval())
 
 
 @pytest.mark.parametrize("name", cases("encoder", ENCODERS))

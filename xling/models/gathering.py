@@ -139,7 +139,8 @@ def parts_of(model: nn.Module) -> list[Part]:
     head = inside.get_output_embeddings()
     if inside.config.is_encoder_decoder:
         encoder, decoder = inside.get_encoder(), inside.get_decoder()
-        read = torch.zeros(1, 1, text_config(inside.config).hidden_size, dtype=inside.dtype, device=inside.device)
+        width = text_config(encoder.config).hidden_size
+        read = torch.zeros(1, 1, width, dtype=inside.dtype, device=inside.device)
         found: list[Part] = [
             (encoder, partial(encoder, input_ids=token)),
             (decoder, partial(decoder, input_ids=token, encoder_hidden_states=read, use_cache=False)),

@@ -195,10 +195,12 @@ def _shared(model: nn.Module) -> list[FSDPModule]:
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks inside: of the classes that transformers names as not to be split over devices."""
+    """The transformer blocks inside: the outermost of the classes that transformers names as not to be split."""
     models = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
     names = {name for part in models for name in (part._no_split_modules or ())}
-    return [part for part in model.modules() if type(part).__name__ in names and any(True for _ in part.parameters())]
+    found = [part for part in model.modules() if type(part).__name__ in names and any(True for _ in part.parameters())]
+    inside = {part for block in found for part in block.modules() if part is not block}  # attention of mBART's
+    return [block for block in found if block not in inside]
 
 
 def _emptied(model: nn.Module) -> nn.Module:
