@@ -1,6 +1,7 @@
 """What report.html has without its script, and what people take along from it."""
 
 import csv
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def test_every_table_says_what_it_is(five_panels: Path, with_controls: Path) -> 
             told |= {table["name"]: table["about"] for tables in sections.values() for table in tables}
     assert len(told) > 20 and [name for name, words in told.items() if not words] == []
     assert set(MEASURES) <= set(ABOUT) | {"win"}
+    assert not [text for text in ABOUT.values() if re.search(r"[a-z]- [a-z]|  ", text)]  # where its lines were joined
 
 
 @needs_browser

@@ -38,7 +38,7 @@ ABOUT = {
         "the aligned policy leaves its language."
     ),
     "length": (
-        "Mean length of a response in the policy's tokens. Far from the row of the baseline: see the length- "
+        "Mean length of a response in the policy's tokens. Far from the row of the baseline: see the length-"
         "controlled win rate."
     ),
     "eos": ("Responses that ended by themselves, before the limit of new tokens cut them off."),
@@ -47,7 +47,7 @@ ABOUT = {
     ),
     "reward": (
         "How far the optimised reward model itself puts the aligned responses above the baseline's, in its "
-        "standard deviations over the baseline's responses. High where win rates are low: the reward is over- "
+        "standard deviations over the baseline's responses. High where win rates are low: the reward is over-"
         "optimised."
     ),
     "quality": (
