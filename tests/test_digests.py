@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from xling import digests
+from xling.errors import ConfigError
 from xling.models.hub import folder_digest
+from xling.tasks.tables import paths_of
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +55,17 @@ def test_without_a_place_to_remember_it_is_read_again(tmp_path: Path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(big(tmp_path / "a file", b"")))
     path = big(tmp_path / "file", b"Yes")
     assert digests.file_digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_nobody_has_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In containers a number may be all that is known of a user."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "~")  # what it is taken for then
+    path = big(tmp_path / "file", b"Yes")
+    assert digests.file_digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]  # no folder of the name ~
+    with pytest.raises(ConfigError, match=r"~nosuch/x\.csv begins with the home folder of somebody who has none"):
+        paths_of("~nosuch/x.csv")
+    typed = [path for path in Path(digests.__file__).parent.rglob("*.py") if ".expanduser()" in path.read_text()]
+    assert [path.name for path in typed] == ["errors.py"]  # where that is a sentence

@@ -16,7 +16,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xling.errors import ConfigError, DataError, StoreError, shown
+from xling.errors import ConfigError, DataError, StoreError, expanded, shown
 from xling.grid.plan import Plan
 from xling.grid.store import Store
 
@@ -70,7 +70,7 @@ def load(root: str | Path = "outputs", name: str | None = None) -> "Grid":
     """A grid by its root and its name; without a name the one that was planned last. ConfigError: there is none."""
     from xling.grid.records import chosen_grid
 
-    store = Store(Path(root).expanduser().absolute())
+    store = Store(expanded(root).absolute())
     return Grid(store, chosen_grid(store, name))
 
 

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from xling import __version__
 from xling.console import Console, harmless, is_gone, lasting_output, print_bytes, size
-from xling.errors import ConfigError, XlingError, did_you_mean
+from xling.errors import ConfigError, XlingError, did_you_mean, expanded
 from xling.grid.cleanup import damaged_results, delete, garbage, garbage_lines, grid_garbage, kept
 from xling.grid.host import git_sha
 from xling.grid.records import chosen_grid, read_grid, stage_at
@@ -257,7 +257,7 @@ def translate(options: argparse.Namespace, store: Store) -> int:
 
     cells, _ = composed_grid(options.overrides)
     exported = to_translate([experiment_from(cell) for cell in cells.cells])
-    write(Path(options.out).expanduser(), exported)
+    write(expanded(options.out), exported)
     for line in exported.sentences(Path(options.out)):
         print(line)
     return 0
@@ -267,7 +267,7 @@ def convert(options: argparse.Namespace, store: Store) -> int:
     """Make a folder in Hugging Face format of a GGUF file, as policy.checkpoint=FOLDER reads it."""
     from xling.models.gguf import convert as run
 
-    print(harmless(run(Path(options.file).expanduser(), Path(options.folder).expanduser(), options.dtype)))
+    print(harmless(run(expanded(options.file), expanded(options.folder), options.dtype)))
     return 0
 
 
@@ -277,7 +277,7 @@ def export(options: argparse.Namespace, store: Store) -> int:
     from xling.exports import export as run
     from xling.sheets.export import parse_filters
 
-    asked = Asked(Path(options.out).expanduser(), options.push, options.license, parse_filters(options.cells))
+    asked = Asked(expanded(options.out), options.push, options.license, parse_filters(options.cells))
     for sentence in run(store, chosen_grid(store, options.grid), options.what, asked):
         print(harmless(sentence))
     return 0
@@ -296,7 +296,7 @@ def sheet_export(options: argparse.Namespace, store: Store) -> int:
     from xling.sheets import export
 
     name = chosen_grid(store, options.grid)
-    folder = Path(options.out).expanduser()
+    folder = expanded(options.out)
     asked = export.Asked(options.n, options.seed, options.annotators, options.question)
     written = export.export(store, name, export.parse_filters(options.cells), folder, asked)
     for line in export.summary(written, folder):
@@ -309,8 +309,8 @@ def sheet_import(options: argparse.Namespace, store: Store) -> int:
     from xling.sheets.imports import import_answers
     from xling.sheets.judgements import print_judgements
 
-    paths = [Path(path).expanduser() for path in options.answers]
-    found = import_answers(store, Path(options.folder).expanduser(), paths, options.replace)
+    paths = [expanded(path) for path in options.answers]
+    found = import_answers(store, expanded(options.folder), paths, options.replace)
     for one in found.files:
         given = one.answers
         answered = f"{len(given.given)} of {given.rows} answered ({one.state})"

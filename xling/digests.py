@@ -83,7 +83,9 @@ def recalled(name: str, kind: type[Made], make: Callable[[], Made]) -> Made:
 
 
 def _memory() -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    if folder.startswith("~"):  # nobody's home, as containers have it: nothing is remembered
+        folder = os.devnull
     return Path(folder) / "xling" / "digests.jsonl"
 
 

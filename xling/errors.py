@@ -67,6 +67,16 @@ def install(extra: str) -> str:
     return f"pip install {shlex.join(packages)}"
 
 
+def expanded(path: str | Path) -> Path:
+    """A path as it is typed, with the home folder in the place of ~; ConfigError where nobody's is known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{path} begins with the home folder of somebody who has none here. Type the whole path, or set HOME."
+        ) from error
+
+
 def shown(value: object, most: int = 60) -> str:
     """A value for a sentence: its repr (of an error its words), cut where it is long."""
     try:

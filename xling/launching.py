@@ -18,7 +18,7 @@ from msgspec import to_builtins
 from xling.compose.grid import Cells, grid_name
 from xling.config.policies import LanguageModel
 from xling.console import Console, harmless, size
-from xling.errors import ConfigError, did_you_mean, listed, shown, while_running
+from xling.errors import ConfigError, did_you_mean, expanded, listed, shown, while_running
 from xling.experiment import Experiment, experiment_from
 from xling.folding import fold
 from xling.grid.claim import check_own, digest_of, running
@@ -175,11 +175,11 @@ def _root(value: Any) -> Path:
         example = f"\"'{value}'\"" if isinstance(value, int | float) and not isinstance(value, bool) else "outputs"
         raise ConfigError(f"root={word} names no folder. Type root={example}.")
     try:
-        path = Path(value).expanduser().absolute()
+        path = expanded(value).absolute()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             path.lstat()  # finds names that are too long, and NULs
         return path
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"root={shown(value)} cannot be a folder: {error}. Type root=outputs.") from error
 
 

@@ -42,7 +42,7 @@ from xling.compose.overrides import (
     parse,
 )
 from xling.config.common import members, pooled
-from xling.errors import LONGEST_NAME, ConfigError, shown
+from xling.errors import LONGEST_NAME, ConfigError, expanded, shown
 from xling.experiment import task_languages
 from xling.grid.records import AxisValue
 from xling.grid.stage import OTHERS, canonical_json
@@ -524,7 +524,7 @@ def option_label(group: str, option: str, settings: Settings, defaults: Settings
 def short(name: str) -> str:
     """The last part of a path or hub id, without what a data file's kind says: /data/own.jsonl is `own`."""
     path = Path(name.rstrip("/") or "/")
-    last = path.name if path.name not in ("", ".", "..") else path.expanduser().resolve().name
+    last = path.name if path.name not in ("", ".", "..") else expanded(path).resolve().name
     for ending in (".gz", ".jsonl", ".json", ".csv", ".tsv", ".parquet"):
         last = last.removesuffix(ending)
     return last or name

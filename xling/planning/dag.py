@@ -9,7 +9,6 @@ A policy that an optimizer trains answers in the pool's place: align[s,t] from s
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
@@ -19,7 +18,7 @@ from msgspec.structs import replace
 from xling.config.common import Language
 from xling.config.policies import LanguageModel
 from xling.digests import file_digest
-from xling.errors import ConfigError
+from xling.errors import ConfigError, expanded
 from xling.experiment import Experiment
 from xling.grid.stage import WHERE, Cell, Json, Stage
 from xling.models.checkpoints import parameters_of
@@ -161,7 +160,7 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
         **({**data_of(task, (lang,), "recorded"), "ties": "mean"} if responses_recorded(experiment) else {}),
     )
     if (model := experiment.lid.model) is not None:
-        path = Path(model).expanduser().absolute()
+        path = expanded(model).absolute()
         spec = replace(spec, lid=file_digest(path), where={**spec.where, "lid": str(path)})
     parents = {"score": score(experiment, pools), **pools}
     cell = Judged(experiment, judging, pools, parents["score"], sources)

@@ -10,7 +10,6 @@ import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -18,7 +17,7 @@ from msgspec import Struct
 
 from xling.analysis.statistics.agreement import Agreement, alpha
 from xling.config.common import Language
-from xling.errors import ConfigError
+from xling.errors import ConfigError, expanded
 from xling.measures.language import in_language, labels
 from xling.planning.detection import SAMPLE, measured
 from xling.results.plan import LanguageRates
@@ -101,7 +100,7 @@ def check_data(name: str, config: Task, facts: Sequence[Language], model: str = 
 
     facts: those of conf/lang, for templates that name a language. model: what tells languages (lid.model).
     """
-    model = str(Path(model).expanduser()) if model else ""
+    model = str(expanded(model)) if model else ""
     labels(model)
     module, config = task_module(config), with_facts(config, facts)
     langs = list(module.languages(config))

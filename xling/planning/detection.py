@@ -23,7 +23,7 @@ from msgspec import Struct, structs
 from xling.analysis.statistics.bootstrap import SHARE, draw, resample
 from xling.analysis.statistics.intervals import Estimate, fold
 from xling.digests import file_digest, recalled
-from xling.errors import ConfigError, XlingError
+from xling.errors import ConfigError, XlingError, expanded
 from xling.experiment import Experiment
 from xling.grid.stage import Cell, Json, canonical_json
 from xling.measures.language import accepted, in_language, packaged
@@ -73,7 +73,7 @@ def planned(asked: Sequence[Experiment], cells: Sequence[Cell]) -> list[Json]:
     beside: dict[tuple[Task, str, str], list[int]] = {}
     for experiment in asked:
         task, model = experiment.task, experiment.lid.model
-        path = str(Path(model).expanduser().absolute()) if model is not None else ""
+        path = str(expanded(model).absolute()) if model is not None else ""
         key = (structs.replace(task, seed=0) if hasattr(task, "seed") else task, path, experiment.target_lang.code)
         tasks.setdefault(key, task)
         if (place := number.get(_place(experiment.axes))) is not None:  # references without a source share a cell

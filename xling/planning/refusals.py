@@ -1,11 +1,10 @@
 """Which choices go together: everything that can be refused is refused here, before anything runs."""
 
 from functools import lru_cache
-from pathlib import Path
 
 from xling.config.common import Training, pooled
 from xling.config.policies import LanguageModel, Recorded, check_following
-from xling.errors import ConfigError
+from xling.errors import ConfigError, expanded
 from xling.experiment import Experiment
 from xling.measures.language import labels
 from xling.models.checkpoints import check_lengths, check_policy
@@ -34,7 +33,7 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
             f"decides by, and judge={judge.name} decides by none. Type judge=target_rm, or leave judge/rm_backbone out."
         )
     if experiment.lid.model is not None:
-        labels(str(Path(experiment.lid.model).expanduser()))
+        labels(str(expanded(experiment.lid.model)))
     check_translation(experiment, responses_recorded(experiment))
     if responses_recorded(experiment):
         if "recorded" not in task_module(experiment.task).OFFERS:

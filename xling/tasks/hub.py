@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from xling.errors import ConfigError, did_you_mean, listed, shown
+from xling.errors import ConfigError, did_you_mean, expanded, listed, shown
 from xling.measures.language import is_code
 from xling.tasks.tables import SPLITS, is_table
 
@@ -118,4 +118,4 @@ def _commit(repo: str, revision: str) -> str:
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xling" / "hub"
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "xling" / "hub"

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import msgspec
 
 from xling.config.common import Language, Template
-from xling.errors import ConfigError, DataError, listed, shown
+from xling.errors import ConfigError, DataError, expanded, listed, shown
 from xling.tasks import defaults
 from xling.tasks.reading import in_random_order
 from xling.tasks.records import Offer, Prompt, Recorded, TaskSettings, Use
@@ -173,7 +173,7 @@ def _check_language(config: Settings, lang: str, have: Collection[str]) -> None:
 @functools.lru_cache(maxsize=4)
 def _folder(path: str, revision: str | None) -> Path:
     """The local folder, or the hub's files of the evaluated sets, in its cache."""
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if folder.is_dir():
         return folder
     hint = "Name a local copy with task.path=FOLDER (a folder a language: arb_Arab, deu_Latn, ...)."

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import UNSET
 
 from xling.config.common import Fraction, Language, Positive, Seed, Template
-from xling.errors import ConfigError, DataError, shown
+from xling.errors import ConfigError, DataError, expanded, shown
 from xling.measures.language import ONE_LABEL
 from xling.tasks import defaults
 from xling.tasks.records import Cap, Demonstration, Offer, Pair, Prompt, Split, TaskSettings, Use
@@ -208,7 +208,7 @@ def sources(config: Settings) -> list[Path]:
     )
     if config.path in ("", "???"):
         raise ConfigError(f"task=oasst needs the message trees. {hint}")
-    path = Path(config.path).expanduser()
+    path = expanded(config.path)
     if path.is_file():
         return [path]
     if not path.is_dir():

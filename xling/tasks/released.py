@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from xling.config.common import Positive, Seed
-from xling.errors import ConfigError, did_you_mean
+from xling.errors import ConfigError, did_you_mean, expanded
 from xling.tasks import defaults, tables
 from xling.tasks.files import check_folds
 from xling.tasks.layouts import LAYOUTS, Judged, Release, files_of, read_release
@@ -138,9 +138,9 @@ def _release(config: Settings) -> Release:
 def _files(config: Settings) -> list[Path]:
     if config.path in ("", "???"):
         raise ConfigError(f"task={config.layout} needs a local checkout or its JSONL. Name it with task.path=PATH.")
-    return files_of(config.layout, Path(config.path).expanduser())
+    return files_of(config.layout, expanded(config.path))
 
 
 @functools.lru_cache(maxsize=4)
 def _read(layout: str, path: str, files: tables.Identity) -> Release:
-    return read_release(layout, Path(path).expanduser())
+    return read_release(layout, expanded(path))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from xling.errors import ConfigError, DataError, shown
+from xling.errors import ConfigError, DataError, expanded, shown
 from xling.tasks.tables import Identity, Row, Table, files_in, identity, is_table, open_table, split_of, text_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def rating_files(config: "Settings") -> dict[str, list[Path]]:
     """
     if config.path in ("", "???"):
         raise ConfigError(f"task=seahorse needs the folder of Seahorse's ratings. {_hint(config)}")
-    folder = Path(config.path).expanduser()
+    folder = expanded(config.path)
     if not folder.is_dir():
         raise ConfigError(f"task.path={config.path} is no folder. {_hint(config)}")
     found = {split: _files_of(folder, split, config.articles is None) for split in RATING_SPLITS}
@@ -246,7 +246,7 @@ def corpora(config: "Settings", lang: str) -> tuple[str, ...]:
 
 def corpus_files(config: "Settings", lang: str, dataset: str) -> dict[str, list[Path]]:
     """split -> files of a corpus in a language; ConfigError that says where it was looked for."""
-    root = Path(config.articles or "").expanduser()
+    root = expanded(config.articles or "")
     if not root.is_dir():
         raise ConfigError(
             f"task.articles={config.articles} is no folder. Type task.articles=PATH, "

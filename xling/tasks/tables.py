@@ -32,7 +32,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from xling.errors import ConfigError, DataError, did_you_mean, listed, shown
+from xling.errors import ConfigError, DataError, did_you_mean, expanded, listed, shown
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -120,7 +120,7 @@ def paths_of(path: str, setting: str = "task.path") -> list[Path]:
         raise ConfigError(
             f"This {setting.partition('.')[0]} needs data. Name a file, a folder or a glob with {setting}=PATH."
         )
-    place = Path(path).expanduser()
+    place = expanded(path)
     if place.is_file():
         return [place]
     if unknown := sorted({name for name in HELD.findall(path) if name not in TOLD} if not place.exists() else ()):
@@ -141,7 +141,7 @@ def paths_of(path: str, setting: str = "task.path") -> list[Path]:
 
 def told_by(pattern: str, file: Path) -> dict[str, str]:
     """What a file's name says where a pattern has `{lang}` or `{split}`; the same everywhere if one stands twice."""
-    parts = re.split(r"(\{\w+\}|\*\*/|\*\*|\*|\?|\[[^/\]]+\])", str(Path(pattern).expanduser()))
+    parts = re.split(r"(\{\w+\}|\*\*/|\*\*|\*|\?|\[[^/\]]+\])", str(expanded(pattern)))
     wild, seen, written = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}, set[str](), ""
     for part in parts:
         if HELD.fullmatch(part):

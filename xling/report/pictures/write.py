@@ -21,7 +21,7 @@ from xling.analysis.paper.published import HOW, N, paper_entries, sizes
 from xling.analysis.paper.published import NAME as PAPER
 from xling.analysis.statistics.intervals import Estimate
 from xling.analysis.tidy.finding import Finding
-from xling.errors import ConfigError, did_you_mean
+from xling.errors import ConfigError, did_you_mean, expanded
 from xling.grid.files import disk_error, write_atomically
 from xling.grid.records import chosen_grid
 from xling.grid.store import Store
@@ -113,7 +113,7 @@ def figures(store: Store, grid: str | None, out: str | None, asked: Asked) -> Wr
             store.refuse_links(name)
         matrix = read_matrix(folder)
         findings, default = grid_findings(store, name) if tables else [], folder / "figures"
-    return write_figures(matrix, findings, Path(out).expanduser() if out else default, asked)
+    return write_figures(matrix, findings, expanded(out) if out else default, asked)
 
 
 def grid_png(name: str, matrix: Matrix, digest: str) -> bytes:

@@ -32,6 +32,7 @@ from xling.analysis.paper.published import NAME as PAPER
 from xling.analysis.tidy.entries import EVERY, Draws, grid_entries
 from xling.analysis.tidy.finding import Finding
 from xling.console import Console, formula_free, harmless, print_bytes
+from xling.errors import expanded
 from xling.grid.files import disk_error, sealed_json, write_atomically
 from xling.grid.records import chosen_grid
 from xling.grid.store import Store
@@ -57,7 +58,7 @@ def analyse(
     store: Store, grid: str | None, only: Sequence[str], as_json: bool, out: str | None, wals: str | None = None
 ) -> int:
     """Of a grid (the latest without a name) or of the paper's matrices, which are written only where `out` says."""
-    features = Path(wals).expanduser() if wals else None
+    features = expanded(wals) if wals else None
     name = PAPER if grid == PAPER else chosen_grid(store, grid)
     if name != PAPER and out is None:
         store.refuse_links(name)
@@ -65,7 +66,7 @@ def analyse(
         title, findings = "What the paper's published matrices say", paper_findings(only, features)
     else:
         title, findings = f"What the matrix '{name}' says", grid_findings(store, name, only, features)
-    folder = Path(out).expanduser() if out else None if name == PAPER else store.grid_folder(name)
+    folder = expanded(out) if out else None if name == PAPER else store.grid_folder(name)
     _show(title, findings, as_json, folder, "analysis")
     return 0
 
@@ -73,7 +74,7 @@ def analyse(
 def compare(store: Store, left: str, right: str, as_json: bool, out: str | None) -> int:
     """Two matrices against each other; files only where `out` says."""
     title, findings = f"{left} (left) against {right} (right)", compare_matrices(store, left, right)
-    _show(title, findings, as_json, Path(out).expanduser() if out else None, "compare")
+    _show(title, findings, as_json, expanded(out) if out else None, "compare")
     return 0
 
 
