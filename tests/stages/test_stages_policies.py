@@ -313,7 +313,7 @@ def assert_needed(asked: Any, needs: str, install: str) -> None:
     )
 
 
-def test_packages_are_asked_for_where_stages_run(no_model: Path) -> None:
+def test_packages_are_asked_for_where_stages_run(no_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for settings, needs, install in (
         (
             {"attention": "flash_attention_2", "dtype": "bfloat16"},
@@ -329,6 +329,9 @@ def test_packages_are_asked_for_where_stages_run(no_model: Path) -> None:
     judge = TargetRM(rm_backbone=msgspec.structs.replace(experiment(no_model).rm_backbone, tuning="qlora"))
     judged = msgspec.structs.replace(experiment(no_model), judge=judge)
     assert_needed(judged, "judge.rm_backbone.tuning=qlora needs bitsandbytes", "qlora")
+    monkeypatch.setattr(packages, "_installed", lambda module: module != "peft")  # with the extra eightbit alone
+    assert_needed(changed(experiment(no_model), "policy", tuning="qlora"), "policy.tuning=qlora needs peft", "lora")
+    assert_needed(judged, "judge.rm_backbone.tuning=qlora needs peft", "lora")
 
 
 def test_how_processes_share_a_training_is_in_no_key(no_model: Path) -> None:

@@ -16,7 +16,7 @@ from xling.optimizers import trains
 from xling.planning.refusals import responses_recorded
 
 EXTRAS = {"peft": "lora", "bitsandbytes": "qlora", "vllm": "vllm"}  # of pyproject.toml
-TUNED = {"lora": "peft", "qlora": "bitsandbytes"}
+TUNED = {"lora": ("peft",), "qlora": ("peft", "bitsandbytes")}  # the last that lacks is said: its extra has both
 EIGHT_BITS = "adamw_8bit"
 
 
@@ -47,8 +47,8 @@ def _needs(asked: Experiment) -> Iterator[tuple[str, str]]:
         if not responses_recorded(asked):
             if policy.engine == "vllm":
                 yield "policy.engine=vllm", "vllm"
-            if (sft.steps or trains(optimizer)) and policy.tuning in TUNED:
-                yield f"policy.tuning={policy.tuning}", TUNED[policy.tuning]
+            if sft.steps or trains(optimizer):
+                yield from ((f"policy.tuning={policy.tuning}", module) for module in TUNED.get(policy.tuning, ()))
             if sft.steps and sft.optimizer == EIGHT_BITS:
                 yield f"sft.optimizer={EIGHT_BITS}", "bitsandbytes"
             if trains(optimizer) and optimizer.optimizer == EIGHT_BITS:
@@ -60,7 +60,6 @@ def _needs(asked: Experiment) -> Iterator[tuple[str, str]]:
 def _of_network(group: str, rm: Any) -> Iterator[tuple[str, str]]:
     """Of a reward model that is trained as a network, if it is one."""
     tuning, training = getattr(rm, "tuning", ""), getattr(rm, "training", None)
-    if tuning in TUNED:
-        yield f"{group}.tuning={tuning}", TUNED[tuning]
+    yield from ((f"{group}.tuning={tuning}", module) for module in TUNED.get(tuning, ()))
     if training is not None and training.steps and training.optimizer == EIGHT_BITS:
         yield f"{group}.training.optimizer={EIGHT_BITS}", "bitsandbytes"
