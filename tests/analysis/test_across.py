@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from synthetic import N_SAMPLES, OPTIMIZERS, SyntheticGrid, five, validated
 
+from xling.analysis.catalogue import grid_findings
 from xling.analysis.items.scored import SCORED_BY, finished_cells, once, without
 from xling.analysis.matrix.across import alike
 from xling.analysis.matrix.types import CHANCE, matrix_json, read_matrix
@@ -247,6 +248,20 @@ def test_agreement_on_every_pair_of_few_prompts_is_not_certain(tmp_path):
     (found,) = judged(tmp_path, {"gold": wins, "llm": wins}).agreement
     assert found.ranking.value == found.instances.value == 100
     assert 0 < found.ranking.low < 70 and found.ranking.high == 100
+
+
+def test_an_agreement_on_rankings_lies_in_its_interval_which_is_that_of_the_analysis(tmp_path):
+    """Sources that hardly differ: the judges agree less in resamples than on what was measured."""
+    grid, random = SyntheticGrid(tmp_path), np.random.default_rng(4)
+    for source, target in itertools.product(CODES, CODES):
+        wins = random.random(50) < 0.5
+        for judge, wrong in (("llm", 0.0), ("target_rm", 0.2)):
+            grid.cell(source, target, wins ^ (random.random(50) < wrong), judge=judge)
+    (found,) = grid.folded().agreement
+    (analysed,) = grid_findings(grid.store, grid.name, ["judge_ranking"])
+    (row,) = analysed.table[analysed.table.target_lang == "all"].itertuples()
+    assert row.agree == pytest.approx(found.ranking.value) and found.ranking.low < row.agree < found.ranking.high
+    assert (found.ranking.low, found.ranking.high) == pytest.approx((row.agree_low, row.agree_high), abs=1)
 
 
 def test_the_papers_ranking_agreement(tmp_path):

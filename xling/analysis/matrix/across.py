@@ -8,9 +8,9 @@ divergence and its difference to best-of-n.
 Judges: do they agree with each other, instance by instance and on the ranking of sources; and with people? Instances:
 both prefer the response, or both the baseline: 1; one of them has a tie: 0.5; both have one: 1; else 0. That is
 1 - |a - b| / 2 with a, b the signs of (win - 0.5). Rankings: for every pair of sources within a target the same of the
-signs of the difference of their win rates (means over seeds), all pairs weighing alike; intervals are over prompts. In
-the paper GPT-4 and PaLM-2-L agree on 71 to 75 % of instances and 78 to 100 % of pairs of sources (section 5.1), where
-the rule for ties is not stated.
+signs of the difference of their win rates (means over seeds), all pairs weighing alike; intervals are over prompts, for
+the agreement that so many give. In the paper GPT-4 and PaLM-2-L agree on 71 to 75 % of instances and 78 to 100 % of
+pairs of sources (section 5.1), where the rule for ties is not stated.
 """
 
 import contextlib
@@ -36,6 +36,7 @@ from xling.analysis.matrix.types import (
     Seeds,
 )
 from xling.analysis.statistics.bootstrap import POINTS, RESAMPLES, SHARE, Clusters, Floats, Sample, draw, resample
+from xling.analysis.statistics.draws import percentile
 from xling.analysis.statistics.intervals import Estimate, fold, judged
 from xling.errors import StoreError
 from xling.grid.records import Ref
@@ -284,8 +285,9 @@ def _ranking(targets: Sequence[Sequence[tuple[Kept, Kept]]]) -> tuple[Estimate |
         seeds = max([seeds, *(len(_seeds(left, right)) for left, right in both)])
     if not pairs:
         return None, 0
-    share = np.array([PERCENT * value / pairs])
-    sample = Sample(share, PERCENT * drawn[:, None] / pairs, prompts, clusters, "all seeds", span=SHARE[:, None])
+    share, drawn = PERCENT * value / pairs, PERCENT * drawn / pairs
+    drawn += share - np.clip(drawn, *percentile(drawn)).mean()  # noise takes an agreement towards 50 % (draws.centred)
+    sample = Sample(np.array([share]), drawn[:, None], prompts, clusters, "all seeds", span=SHARE[:, None])
     (estimate,) = fold([sample])
     return (None if estimate is None else structs.replace(estimate, seeds=seeds)), pairs
 
