@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from msgspec import structs
 from problems import TOKENS, disturb, measure_with, problem_of, same, weights
 from torch import Tensor
 from transformers import GenerationConfig
@@ -97,25 +98,28 @@ def test_the_model_reads_our_prompts_token_by_token(kind: Any, tiny_folder: Path
     assert read == [[problem.prompts[i] for i in step for _ in range(4)] for step in numbers]
 
 
-@BOTH
-def test_a_step_by_hand(kind: Any, tiny_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "changes"), [(RLOO, {}), (GRPO, {}), (GRPO, {"kl_ratio": False})])
+def test_a_step_by_hand(kind: Any, changes: dict[str, Any], tiny_folder: Path, tmp_path: Path) -> None:
     """What is logged, and the gradient; the learning rate is too small to change the weights."""
     problem = problem_of(tiny_folder, tmp_path, 1)
-    disturb(problem.reference)
+    disturb(problem.reference, 0.2)  # so far that GRPO's two ways with the KL penalty differ
     reward = recorded(problem)
-    train(problem, kind(**{**SHORT, "steps": 1, "beta": 0.3, "learning_rate": 1e-12}))
+    settings = kind(**{**SHORT, "steps": 1, "beta": 0.5, "learning_rate": 1e-12, **changes})
+    train(problem, settings)
     [row], [(numbers, groups)], [paid] = problem.watch.curve, reward.asked, reward.paid
     responses = [ids for group in groups for ids in group]
     assert all(problem.ends[0] not in ids[:-1] for ids in responses)
     assert all(len(ids) == TOKENS or ids[-1] == problem.ends[0] for ids in responses)
 
     rewards = torch.tensor(paid)
-    loss, kl = by_hand(problem, kind, [problem.prompts[i] for i in numbers for _ in range(4)], responses, rewards)
-    problem.policy.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in problem.policy.parameters() if p.grad is not None])
-    assert row["gradient_norm"] == pytest.approx(float(norm), rel=1e-3) and norm > 0.1
+    prompts = [problem.prompts[i] for i in numbers for _ in range(4)]
+    norm, kl = by_hand(problem, settings, prompts, responses, rewards)
+    assert row["gradient_norm"] == pytest.approx(norm, rel=1e-3) and norm > 0.1
     assert row["kl"] == pytest.approx(kl, rel=1e-3) and abs(kl) > 0.01
+    if kind is GRPO:
+        otherwise = structs.replace(settings, kl_ratio=not settings.kl_ratio)
+        other, _ = by_hand(problem, otherwise, prompts, responses, rewards)
+        assert abs(other / norm - 1) > 0.05, "this step would not tell the two apart"
     assert row["reward"] == pytest.approx(float(rewards.mean()), abs=1e-6)
     assert row["length"] == pytest.approx(sum(map(len, responses)) / 8)
     assert row["eos"] == pytest.approx(sum(ids[-1] == problem.ends[0] for ids in responses) / 8)
@@ -123,26 +127,44 @@ def test_a_step_by_hand(kind: Any, tiny_folder: Path, tmp_path: Path) -> None:
 
 
 def by_hand(
-    problem: Problem, kind: Any, prompts: list[Ids], responses: list[Ids], rewards: Tensor, beta: float = 0.3
+    problem: Problem, settings: Settings, prompts: list[Ids], responses: list[Ids], rewards: Tensor
+) -> tuple[float, float]:
+    """Norm of one step's gradient and the KL divergence in nats a response, from rewards (groups, k)."""
+    loss, kl = loss_by_hand(problem, settings, prompts, responses, rewards)
+    problem.policy.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    return float(torch.nn.utils.get_total_norm([p.grad for p in problem.policy.parameters() if p.grad is not None])), kl
+
+
+def loss_by_hand(
+    problem: Problem, settings: Settings, prompts: list[Ids], responses: list[Ids], rewards: Tensor
 ) -> tuple[Tensor, float]:
-    """Loss of one step and the KL divergence in nats a response, from rewards (groups, k)."""
     batch = responses_of(problem.policy, prompts, responses, problem.pad)
     ours, theirs = (
         log_probabilities(model, predicting_states(model, batch), batch.ids).masked_fill(~batch.mask, 0.0)
         for model in (problem.policy, problem.reference)
     )
     theirs = theirs.detach()
-    if kind is RLOO:  # Ahmadian et al. (2024): the reward less beta log(policy / reference) against the others' mean
+    beta = settings.beta
+    if isinstance(
+        settings, RLOO
+    ):  # Ahmadian et al. (2024): the reward less beta log(policy / reference) against the others' mean
         kl = (ours - theirs).sum(1).detach()
         penalised = rewards - beta * kl.view_as(rewards)
         advantages = penalised - (penalised.sum(1, keepdim=True) - penalised) / (rewards.shape[1] - 1)
         return -(advantages.flatten() * ours.sum(1)).mean(), float(kl.mean())
     # Shao et al. (2024), eq. 3 and 4
     advantages = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
-    tokens = (ours - ours.detach()).exp() * advantages.flatten()[:, None]
+    ratio = (ours - ours.detach()).exp()
+    tokens = ratio * advantages.flatten()[:, None]
     kl = (theirs - ours).exp() - (theirs - ours) - 1
-    each = ((tokens - beta * kl) * batch.mask).sum(1) / batch.mask.sum(1)
+    weighed = kl * ratio if settings.kl_ratio else kl  # arXiv 2512.02556, which corrects its gradient
+    each = ((tokens - beta * weighed) * batch.mask).sum(1) / batch.mask.sum(1)
     return -each.mean(), float(kl.detach().sum(1).mean())
+
+
+def test_keys_say_how_grpo_has_its_kl_penalty_only_where_they_did_not_before() -> None:
+    assert "kl_ratio" not in GRPO().in_key() and GRPO(kl_ratio=False).in_key()["kl_ratio"] is False
 
 
 def test_the_models_own_habits_of_generating_are_left_out_and_left_alone(tiny_folder: Path, tmp_path: Path) -> None:

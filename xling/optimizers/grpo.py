@@ -1,7 +1,9 @@
 """optimizer=grpo: group-relative policy optimisation (Shao et al. 2024), by trl's trainer (trl_trainers.py).
 
 As in RLOO a prompt has k responses; their rewards are standardised within the group, and the KL penalty is part of the
-loss rather than of the reward.
+loss rather than of the reward. Its gradient is that of the KL divergence only where each token's penalty is multiplied
+by the ratio of the policy to the one that sampled, which is 1 and whose gradient is not 0 (kl_ratio=true: DeepSeek-AI
+2025, arXiv 2512.02556, and trl's default); Shao et al. do not (kl_ratio=false).
 """
 
 from __future__ import annotations
@@ -16,6 +18,12 @@ from xling.rewards.settings import RewardModel
 
 class Settings(GroupTraining, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="name", tag="grpo"):
     """Group-relative policy optimisation (Shao et al. 2024): trl's trainer. Decoder-only policies."""
+
+    kl_ratio: bool = True  # whether the KL penalty of a token is multiplied by its ratio; False: as in Shao et al.
+
+    def in_key(self) -> dict[str, Any]:
+        """Without `kl_ratio` where it is what it was before it was a setting."""
+        return {name: value for name, value in super().in_key().items() if name != "kl_ratio" or not value}
 
 
 def check(settings: Settings, policy: LanguageModel, rm: RewardModel) -> None:
@@ -42,5 +50,5 @@ def train(problem: Problem, settings: Settings) -> dict[str, Any]:
     """Train the policy in place; it ends at the checkpoint that is kept. Raises as rloo's does."""
     from xling.optimizers import trl_trainers
 
-    trl_trainers.train_by_grpo(problem, settings)
+    trl_trainers.train_by_grpo(problem, settings, settings.kl_ratio)
     return {}

@@ -71,13 +71,14 @@ def train_by_rloo(problem: Problem, settings: GroupTraining) -> None:
     _train(problem, settings, _RLOO, own)
 
 
-def train_by_grpo(problem: Problem, settings: GroupTraining) -> None:
-    """As in Shao et al. (2024): advantages in standard deviations of their group, one update a batch.
+def train_by_grpo(problem: Problem, settings: GroupTraining, kl_ratio: bool) -> None:
+    """Advantages in standard deviations of their group, one update a batch, as in Shao et al. (2024).
 
     The loss is a mean over each response's tokens and then over responses (trl's own default is DAPO's), and has the
-    KL penalty (k3). Raises as `train_by_rloo` does.
+    KL penalty (k3), which is theirs without kl_ratio. Raises as `train_by_rloo` does.
     """
-    own = GRPOConfig(**_arguments(problem, settings), loss_type="grpo", scale_rewards="group")
+    given = _arguments(problem, settings)
+    own = GRPOConfig(**given, loss_type="grpo", scale_rewards="group", use_bias_correction_kl=kl_ratio)
     _train(problem, settings, _GRPO, own)
 
 
