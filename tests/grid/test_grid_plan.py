@@ -92,7 +92,7 @@ def test_the_full_plan_says_what_stands_on_disk(tmp_path: Path) -> None:
     made(store, make_plan(one(stage("base", "base", x=1)), store))
     plan = make_plan(one(stage("base", "base", x=1), stage("base", "other", x=2)), store)
     file = io.StringIO()
-    plan.print(Console(file=file, width=30), every=True)  # nothing is cut
+    plan.print(Console(file=file, width=30), every=True)  # of which nothing is cut
     [base, other] = [line for line in file.getvalue().splitlines() if re.match(r"    [01] ", line)]
     folder = store.folder("base", step(plan, "base").stage.key)
     stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != "done.json")

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from rich import box
+from rich.cells import cell_len, set_cell_size
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from xling.console import SHOWN, Console, duration, size
 from xling.errors import ConfigError, did_you_mean
@@ -579,19 +581,23 @@ def plan_table(plan: Plan, workers: int, said: str = "") -> RenderableType:
     return Group(table, *cost, *_notes(plan))
 
 
-def stage_table(plan: Plan) -> RenderableType:
+def stage_table(plan: Plan) -> Text:
     """A line a stage, by the index and label that `xling status --all` shows once the plan is run."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("index", "stage", "", "key", "disk", "why"):
-        table.add_column(column, justify="right" if column in ("index", "disk") else "left", no_wrap=True)
+    rows = [("index", "stage", "", "key", "disk", "why")]
     for number, (key, step) in enumerate(plan.steps.items()):
         disk = size(step.stored) if step.stored else ""
-        table.add_row(str(number), escape(step.stage.label), step.state, key[:12], disk, escape(step.reason))
-    table.width = Console(width=10_000).measure(table).maximum  # nothing is cut: a narrow terminal breaks the lines
+        rows.append((str(number), step.stage.label, step.state, key[:12], disk, step.reason))
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for index, label, state, key, disk, why in rows:  # nothing is cut: a narrow terminal breaks the lines
+        left = [set_cell_size(text, width) for text, width in zip((label, state, key), widths[1:4], strict=True)]
+        lines.append("  ".join((index.rjust(widths[0]), *left, disk.rjust(widths[4]), why)).rstrip())
+    lines.insert(1, "─" * (sum(widths[:5]) + 14))
     cached = [step.stored for step in plan.steps.values() if step.state == "cached"]
     more = sum(estimate.stored for estimate in plan.estimates.values())
     said = f"On disk: {size(sum(cached))} in {len(cached)} results that are used as they are"
-    return Group(table, f"{said}{f'; models to come take about {size(more)}' if more else ''}.")
+    lines.append(f"{said}{f'; models to come take about {size(more)}' if more else ''}.")
+    return Text("\n".join(lines))
 
 
 def _scale(plan: Plan, kind: str) -> tuple[str, str]:
