@@ -67,6 +67,16 @@ def said_outside(out: Path) -> list[float]:
     return json.loads(run.stdout.splitlines()[-1])
 
 
+def ran_as_shown(card: str, beside: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the code of a card leaves, run as it stands, beside the folder."""
+    monkeypatch.chdir(beside)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    sys.modules.pop("load_reward", None)
+    left: dict[str, Any] = {}
+    exec(card.split("```python\n")[1].split("```")[0], left)
+    return left
+
+
 def ours(net: Any) -> list[float]:
     return [row[0] for row in net.score(PROMPTS, [[text] for text in SAID])]
 
@@ -175,25 +185,30 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.mark.parametrize(("name", "form"), [("g", "AutoModelForSequenceClassification"), ("frozen", "a linear head")])
-def test_a_reward_model_of_a_grid(grid: Store, name: str, form: str, tmp_path: Path) -> None:
+def test_a_reward_model_of_a_grid(
+    grid: Store, name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     [said] = export(grid, name, "reward[en]", Asked(tmp_path / "rm", license="apache-2.0"))
     card = (tmp_path / "rm" / "README.md").read_text()
     head = yaml.safe_load(card.split("---")[1])
     assert head["license"] == "apache-2.0" and head["language"] == ["en"] and "reward-model" in head["tags"]
     assert form in said and "| en | tr |" in card and "digest of its data" in card
     assert str(grid.root.parent) not in card  # no path of this machine goes out
+    ran_as_shown(card, tmp_path, monkeypatch)
     theirs = said_outside(tmp_path / "rm")
     assert len(set(theirs)) == len(PROBE)
     if name == "g":
         np.testing.assert_allclose(theirs, ours(load_reward(located(grid, "g", "reward[en]"))), rtol=2e-4, atol=2e-5)
 
 
-def test_a_policy_of_a_grid_writes_as_before(grid: Store, tmp_path: Path) -> None:
+def test_a_policy_of_a_grid_writes_as_before(grid: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export(grid, "g", "sft[tr]", Asked(tmp_path / "sft"))
     model = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "sft")
     before = hf.AutoModelForCausalLM.from_pretrained(located(grid, "g", "sft[tr]"))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True))
-    assert "Not known to xling" in (tmp_path / "sft" / "README.md").read_text()
+    card = (tmp_path / "sft" / "README.md").read_text()
+    assert "Not known to xling" in card
+    assert "model" in ran_as_shown(card, tmp_path, monkeypatch)
 
 
 def test_tables_are_a_data_set(grid: Store, tmp_path: Path) -> None:

@@ -157,13 +157,16 @@ def _told(sheet: Sheet, langs: list[str], form: str) -> str:
 
 def _use(form: str, name: str) -> list[str]:
     if form.startswith("a linear"):
-        return [f'head = safetensors.numpy.load_file("{name}/head.safetensors")  # weight, bias']
+        return ["import safetensors.numpy",
+                f'head = safetensors.numpy.load_file("{name}/head.safetensors")  # weight, bias']  # fmt: skip
     if form.startswith("AutoModelFor") and "head" not in form and "Classification" not in form:
-        return [f'model = {form}.from_pretrained("{name}")', f'tokenizer = AutoTokenizer.from_pretrained("{name}")']
+        return [f"from transformers import AutoTokenizer, {form}", f'model = {form}.from_pretrained("{name}")',
+                f'tokenizer = AutoTokenizer.from_pretrained("{name}")']  # fmt: skip
     lines = [f'import sys; sys.path.insert(0, "{name}")', "from load_reward import Reward",
              'Reward().score(["a prompt"], ["a response"])  # tokenises as in training']  # fmt: skip
     if "Classification" in form:
-        lines += ["# the same model; texts are then yours to tokenise", f'{form}.from_pretrained("{name}")']
+        lines += ["# the same model; texts are then yours to tokenise", f"from transformers import {form}",
+                  f'{form}.from_pretrained("{name}")']  # fmt: skip
     return lines
 
 
@@ -259,7 +262,7 @@ def _write_card(
         f"The {what} of an xling grid: reward models per source language, policies per target language, and how often "
         f"the aligned responses win. After the method of {card.CITE}. What the columns mean: docs/tables.md of xling.",
         "", "| table | rows | columns |", "|---|---|---|", *columns, "",
-        "```python", f'datasets.load_dataset("{asked.out.name}", "{first}")', "```", "",
+        "```python", "import datasets", f'datasets.load_dataset("{asked.out.name}", "{first}")', "```", "",
         "## Provenance", "", f"- command: `{card.asked(plan.command)}`",
         f"- commit of xling: `{plan.git}`", "", *unknown,
     ]  # fmt: skip
