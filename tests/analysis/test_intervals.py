@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from xling.analysis.statistics.bootstrap import HUGE, SHARE, difference, draw, ends_of, resample, weighted
+from xling.analysis.statistics.bootstrap import SHARE, difference, draw, ends_of, resample, weighted
 from xling.analysis.statistics.draws import errors_of
 from xling.analysis.statistics.intervals import MOST_PROMPTS, Estimate, fold, holm, judged, prompts_needed, seeds_needed
 
@@ -415,6 +415,6 @@ def test_the_ends_are_those_of_all_values_in_order(of):
 def test_six_digits_of_very_many_quantities():
     random = np.random.default_rng(0)
     clusters = draw([([f"g{i}" for i in range(300)], [""] * 300)])[0]
-    sums = 100 * random.random((300, HUGE + 1))
-    found, plain = weighted(clusters.weights, sums), clusters.weights.astype(np.float64) @ sums
+    sums = 100 * random.random((300, 100))
+    found, plain = weighted(clusters.weights, sums, single=True), clusters.weights.astype(np.float64) @ sums
     assert 0 < np.abs(found / plain - 1).max() < 1e-6

@@ -71,7 +71,7 @@ def test_samples_have_the_scores_and_verdicts_of_the_stages(recorded: Store) -> 
 
 
 def test_nobody_chooses_the_prompts() -> None:
-    names = [f"p{number}" for number in range(500)]
+    names = tuple(f"p{number}" for number in range(500))
     first = chosen("de", names)
     assert len(first) == MOST_PROMPTS == len(set(first))
     assert first == chosen("de", names[::-1]) != sorted(first)

@@ -26,7 +26,18 @@ from xling.analysis.matrix.types import (
     Opponent,
     Seeds,
 )
-from xling.analysis.statistics.bootstrap import SHARE, Clusters, Floats, Sample, difference, draw, resample, select
+from xling.analysis.statistics.bootstrap import (
+    HUGE,
+    SHARE,
+    SOME,
+    Clusters,
+    Floats,
+    Sample,
+    difference,
+    draw,
+    resample,
+    select,
+)
 from xling.analysis.statistics.draws import worse_than_best
 from xling.analysis.statistics.intervals import ALPHA, Difference, Estimate, cautious_p, fold, judged, on_these_prompts
 from xling.config.common import is_foreign
@@ -79,6 +90,13 @@ class Column:
         """The seed that is one point of an interval over seeds."""
         return seeds[0] if self.fresh else seeds[1]
 
+    def resample(
+        self, seeds: Seeds, clusters: dict[Seeds, Clusters], values: Floats, span: Floats, single: bool
+    ) -> Sample:
+        """Of (prompts, K) quantities under one seed; arguments as of bootstrap.resample."""
+        about = self.label(seeds), self.fresh, self.recorded
+        return resample(clusters[seeds], values, *about, span=span, single=single)
+
     def measure(self, number: int, seeds: Seeds, name: str) -> Floats | None:
         """(prompts,) of an entry, in the measure's unit; NaN where a prompt was not judged."""
         record = self.records[number].get(seeds)
@@ -111,19 +129,14 @@ class Quantities:
 
     entries: int
     measures: list[str]  # of FOLDED, those that any entry has; the first is `win`
-    curve_length: int
     averages: list[list[int]]  # entries whose mean is a quantity of its own: column means, bands
     panels: int
 
     def at(self, measure: str, entry: int) -> int:
         return self.measures.index(measure) * self.entries + entry
 
-    def curve(self, entry: int) -> slice:
-        start = len(self.measures) * self.entries + entry * self.curve_length
-        return slice(start, start + self.curve_length)
-
     def average(self, number: int) -> int:
-        return (len(self.measures) + self.curve_length) * self.entries + number
+        return len(self.measures) * self.entries + number
 
     def floor(self, panel: int) -> int:
         """Its ceiling is the next one."""
@@ -206,8 +219,7 @@ def arrange(column: Column, averages: list[list[int]], panels: int) -> Quantitie
         if name == "win"
         or (own if name == "win_own" else any(r.items.column(MEASURES[name].column) is not None for r in records))
     ]
-    length = max((record.curve.shape[1] for record in records), default=0)
-    return Quantities(len(column.entries), measures, length, averages, panels)
+    return Quantities(len(column.entries), measures, averages, panels)
 
 
 def samples(
@@ -215,27 +227,44 @@ def samples(
     where: Quantities,
     verdicts: Sequence[dict[Seeds, Floats]],
     clusters: dict[Seeds, Clusters],
+    single: bool,
 ) -> list[Sample]:
     """One sample a seed, `where`'s quantities in percent. `verdicts`: each panel's floor and ceiling."""
     result = []
     for seeds in sorted(column.layouts):
         values = _values(column, where, verdicts, seeds)
-        label = column.label(seeds)
-        result.append(resample(clusters[seeds], values, label, column.fresh, column.recorded, span=where.span()))
+        result.append(column.resample(seeds, clusters, values, where.span(), single))
     return result
 
 
+def curves(column: Column, length: int, clusters: dict[Seeds, Clusters], single: bool) -> list[list[Estimate | None]]:
+    """Each entry's win rates over k, (length,); most of a big column's quantities, and nothing but the curve needs
+    their resamples, which are let go."""
+    found: list[list[Estimate | None]] = []
+    step = max(1, SOME // max(length, 1))
+    for begin in range(0, len(column.entries), step):
+        records = column.records[begin : begin + step]
+        taken = []
+        for seeds in sorted(column.layouts) if length else ():
+            values = np.full((len(records), length, len(column.layouts[seeds].prompts)), np.nan)
+            for number, of in enumerate(records):
+                if seeds in of and not column.own_judge(begin + number, seeds):
+                    curve = of[seeds].curve.T
+                    values[number, : len(curve)] = curve * PERCENT
+            taken.append(column.resample(seeds, clusters, values.reshape(-1, values.shape[2]).T, SHARE, single))
+        estimates: list[Estimate | None] = fold(taken) if taken else [None] * (len(records) * length)
+        found += [estimates[number * length : (number + 1) * length] for number in range(len(records))]
+    return found
+
+
 def _values(column: Column, where: Quantities, verdicts: Sequence[dict[Seeds, Floats]], seeds: Seeds) -> Floats:
-    """(prompts, K), NaN where there is no record."""
-    values = np.full((len(column.layouts[seeds].prompts), where.total), np.nan)
+    """(prompts, K), NaN where there is no record; a quantity's values side by side in memory."""
+    values = np.full((where.total, len(column.layouts[seeds].prompts)), np.nan).T
     for number, found in enumerate(column.records):
         if seeds in found:
             for name in where.measures:
                 if (measured := column.measure(number, seeds, name)) is not None:
                     values[:, where.at(name, number)] = measured
-            if not column.own_judge(number, seeds):
-                curve = found[seeds].curve
-                values[:, where.curve(number)][:, : curve.shape[1]] = curve * PERCENT
     for number, members in enumerate(where.averages):
         there = [m for m in members if seeds in column.records[m] and not column.own_judge(m, seeds)]
         if there:
@@ -393,10 +422,13 @@ def fold_column(column: Column, clusters: dict[Seeds, Clusters], results: Result
     averages = [*groups.panels.values(), *abroad.values(), *groups.bands.values()]
     where = arrange(column, averages, len(groups.panels))
     verdicts = [read_bounds(column, members, results) for members in groups.panels.values()]
-    taken = samples(column, where, verdicts, clusters)
+    length = max((record.curve.shape[1] for found in column.records for record in found.values()), default=0)
+    single = where.total + length * len(column.entries) > HUGE
+    taken = samples(column, where, verdicts, clusters, single)
     estimates = fold(taken) if taken else [None] * where.total
+    drawn = curves(column, length, clusters, single)
     pairs, wins = pair_samples(column), _of_measure("win", where, taken)
-    entries = _entries(column, where, estimates, fold(pairs) if pairs else [None] * len(column.entries))
+    entries = _entries(column, where, estimates, drawn, fold(pairs) if pairs else [None] * len(column.entries))
     if wins:
         entries = [replace(entry, win_here=one) for entry, one in zip(entries, on_these_prompts(wins), strict=True)]
     for members in groups.panels.values():
@@ -443,6 +475,7 @@ def _entries(
     column: Column,
     where: Quantities,
     estimates: Sequence[Estimate | None],
+    drawn: Sequence[Sequence[Estimate | None]],
     agreement: Sequence[Estimate | None],
 ) -> list[Entry]:
     entries = []
@@ -458,7 +491,7 @@ def _entries(
                 reward_scale=_mean_scale(column, number),
                 kl_bound=finite(records[0].summary.kl_bound),
                 n_samples=records[0].summary.n_samples,
-                curve=_curve(estimates[where.curve(number)]),
+                curve=_curve(drawn[number]),
                 pairwise=agreement[number],
                 spearman=_spearman([record.spearman.rho for record in records if record.spearman]),
             )

@@ -34,6 +34,7 @@ from xling.analysis.statistics.bootstrap import (
     Sample,
     apart_from_the_middle,
     cluster_sums,
+    weighted,
 )
 from xling.analysis.statistics.intervals import Estimate, fold
 
@@ -124,7 +125,7 @@ def _averaged(
 ) -> Sample:
     """Win rates of a column's cells: means over datasets, of the fit where there is one."""
     cells = column.wins.shape[1]
-    means, resamples, datasets = np.zeros(cells), np.zeros((RESAMPLES, cells)), np.zeros(cells)
+    means, resamples, datasets = np.zeros(cells), np.zeros((cells, RESAMPLES)).T, np.zeros(cells)
     moved = iter(() if drawn is None else drawn.T)
     for group in groups:
         free = id(group) in fitted
@@ -202,7 +203,7 @@ def _evaluated(
     chunks: Sequence[tuple[Sequence[Floats], Sequence[Floats]]], intercepts: Floats, slope: float
 ) -> tuple[float, Floats]:
     """The penalised quasi-likelihood, and (5, groups) sums of `_terms`; chunk by chunk, so that arrays stay short."""
-    total, parts, begin = -0.5 * PRIOR_PRECISION * slope**2, np.empty((len(intercepts), 5)), 0
+    total, parts, begin = -0.5 * PRIOR_PRECISION * slope**2, np.empty((5, len(intercepts))), 0
     for wins, terms in chunks:
         sizes = [len(group) for group in wins]
         y, z = np.concatenate(wins), np.concatenate(terms)
@@ -210,16 +211,16 @@ def _evaluated(
         odds = intercept + slope * z
         total += float((y * odds - np.logaddexp(0, odds)).sum())
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        parts[begin : begin + len(sizes)] = np.add.reduceat(_terms(y, z, intercept, slope), starts, axis=0)
+        parts[:, begin : begin + len(sizes)] = np.add.reduceat(_terms(y, z, intercept, slope), starts, axis=1)
         begin += len(sizes)
-    return total, parts.T
+    return total, parts
 
 
 def _terms(wins: Floats, term: Floats, intercept: float | Floats, slope: float) -> Floats:
-    """(n, 5) residual, residual x term, weight, weight x term, weight x term squared; summed over groups."""
+    """(5, n) residual, residual x term, weight, weight x term, weight x term squared; summed over groups."""
     p = expit(intercept + slope * term)
     residual, weight = wins - p, p * (1 - p)
-    return np.stack([residual, residual * term, weight, weight * term, weight * term**2], axis=1)
+    return np.stack([residual, residual * term, weight, weight * term, weight * term**2])
 
 
 def _newton(parts: Floats, slope: float) -> tuple[Floats, Floats]:
@@ -259,15 +260,21 @@ def _resampled(
         members_of.setdefault(group.column, []).append(place)
     curvature, gradient = np.full(RESAMPLES, PRIOR_PRECISION), np.full(RESAMPLES, -PRIOR_PRECISION * slope)
     for number, members in members_of.items():
-        column = columns[number]
-        values = np.zeros((len(column.wins), 5 * len(members)))
+        column, count = columns[number], len(members)
+        values = np.zeros((3 * count + 2, len(column.wins)))  # what only sums over groups need is summed here
         for at, place in enumerate(members):
-            group = groups[place]
-            values[group.rows, 5 * at : 5 * at + 5] = _terms(group.wins, group.term, intercepts[place], slope)
-        drawn = column.clusters.weights.astype(np.float64) @ cluster_sums(column.clusters, values)
-        residual, residual_term, weight, weight_term, weight_term2 = drawn.reshape(RESAMPLES, len(members), 5).T
+            rows = groups[place].rows
+            residual, residual_term, weight, weight_term, weight_term2 = _terms(
+                groups[place].wins, groups[place].term, intercepts[place], slope
+            )
+            for which, term in enumerate((residual, weight, weight_term)):
+                values[which * count + at, rows] = term
+            values[-2, rows] += weight_term2
+            values[-1, rows] += residual_term
+        drawn = weighted(column.clusters.weights, cluster_sums(column.clusters, values.T)).T
+        residual, weight, weight_term = drawn[:-2].reshape(3, count, RESAMPLES)
         weight = np.maximum(weight, LEAST_CURVATURE)
         moves[number] = _Moves((residual / weight).T, (weight_term / weight).T)
-        curvature += (weight_term2 - weight_term**2 / weight).sum(axis=0)
-        gradient += (residual_term - residual * weight_term / weight).sum(axis=0)
+        curvature += drawn[-2] - (weight_term**2 / weight).sum(axis=0)
+        gradient += drawn[-1] - (residual * weight_term / weight).sum(axis=0)
     return moves, slope + np.clip(gradient / curvature, -MOST_STEP, MOST_STEP)

@@ -18,7 +18,8 @@ Bools = npt.NDArray[np.bool_]
 RESAMPLES = 2000
 SEED = 8191  # fixed, so that the same records give the same bytes
 MANY = 64  # quantities: with fewer there is nothing to gain
-HUGE = 1024  # quantities: with more all are drawn in single precision
+HUGE = 1024  # quantities of a column: with more (forty sources) all are drawn in single precision
+SOME = 512  # quantities that are looked at together: fresh memory for more takes as long as the work on them
 UNIT = 64.0
 _MANY_VALUES = 1000  # fewer are sorted
 _LEVEL = 1e-9  # sums closer than this are level
@@ -176,13 +177,14 @@ def resample(
     shares: Floats | None = None,
     span: Floats | None = None,
     paired: bool = False,
+    single: bool = False,
 ) -> Sample:
     """Averages over datasets of (N, K) per-prompt values, and their cluster bootstrap.
 
     A quantity that is NaN for some prompts is the average of the others (a resample without any of them takes the
     average itself); one that is NaN for all prompts of a dataset is missing.
     shares: (datasets,) weights that sum to 1, datasets in the order of their names; None: equal ones.
-    span: (2,) or (2, K) the scale's ends; paired: the values are differences already.
+    span: (2,) or (2, K) the scale's ends; paired: the values are differences already; single: as of `weighted`.
     """
     datasets = int(clusters.dataset.max()) + 1
     scale = np.full(datasets, 1 / datasets) if shares is None else shares
@@ -192,21 +194,21 @@ def resample(
         means, resamples, present, sums, counts = _with_gaps(clusters, values, there, scale)
     else:
         sums, counts = cluster_sums(clusters, values), clusters.counts[:, None]
-        means, resamples = _averages(clusters, sums, scale)
+        means, resamples = _averages(clusters, sums, scale, single)
     about = (len(values), clusters.groups, label, fresh, crossed, present, ends, paired, sums)
     return Sample(means, resamples, *about, apart_from_the_middle(sums, counts, ends), clusters.drawn)
 
 
-def _averages(clusters: Clusters, sums: Floats, scale: Floats) -> tuple[Floats, Floats]:
+def _averages(clusters: Clusters, sums: Floats, scale: Floats, single: bool) -> tuple[Floats, Floats]:
     """(K,) averages over datasets and (RESAMPLES, K) of (R, K) sums, where no prompt is missing."""
     means = np.zeros(sums.shape[1])
     averaged: Floats | None = None
     for dataset, share in enumerate(scale):
         if share == 0:
             continue
-        rows = clusters.dataset == dataset
+        rows: Bools | slice = clusters.dataset == dataset if len(scale) > 1 else slice(None)  # without copies
         weights = clusters.weights[:, rows]
-        drawn = weighted(weights, sums[rows])  # the largest array of a big column: changed in place
+        drawn = weighted(weights, sums[rows], single)  # the largest array of a big column: changed in place
         if share != 1:
             drawn *= share
         drawn /= (weights.astype(np.float64) @ clusters.counts[rows])[:, None]
@@ -221,26 +223,29 @@ def apart_from_the_middle(sums: Floats, counts: Floats, ends: Floats | None) -> 
         return None
     bounded = np.isfinite(ends).all(axis=0)
     middle = np.where(bounded, ends, 0.0).sum(axis=0) / 2
-    return np.asarray(np.abs(sums - middle * counts) > _LEVEL)
+    away = sums.T - middle[:, None] * counts.T  # quantity by quantity, as in `weighted`
+    return np.asarray(np.abs(away, out=away) > _LEVEL).T
 
 
-def weighted(weights: npt.NDArray[np.uint8], sums: Floats) -> Floats:
+def weighted(weights: npt.NDArray[np.uint8], sums: Floats, single: bool = False) -> Floats:
     """(B, R) weights @ (R, K) sums. Columns of multiples of 1/64 (shares, counts, lengths) go through single precision,
     three times as fast: where no sum reaches 2**24 such units, that is exact, so that not a bit differs.
 
-    In a column of more than HUGE quantities (forty sources) so do the others, to six digits; an interval from 2,000
-    resamples is known to two or three."""
+    single: so do the others, to six digits; an interval from 2,000 resamples is known to two or three. The resamples of
+    a quantity are side by side in memory.
+    """
     if sums.shape[1] < MANY:
         return weights.astype(np.float64) @ sums
-    if sums.shape[1] > HUGE:
-        return np.asarray(weights.astype(np.float32) @ sums.astype(np.float32), dtype=np.float64)
+    rows = sums.T
+    if single:
+        return (rows.astype(np.float32) @ weights.T.astype(np.float32)).astype(np.float64).T
     drawn = float(weights.sum(axis=1, dtype=np.int64).max())
-    units = sums * UNIT
-    exact = (units == np.rint(units)).all(axis=0) & (np.abs(units).max(axis=0) * drawn < 2**24)
-    result = np.empty((len(weights), sums.shape[1]))
-    result[:, exact] = weights.astype(np.float32) @ sums[:, exact].astype(np.float32)
-    result[:, ~exact] = weights.astype(np.float64) @ sums[:, ~exact]
-    return result
+    units = rows * UNIT
+    exact = (units == np.rint(units)).all(axis=1) & (np.abs(units).max(axis=1) * drawn < 2**24)
+    result = np.empty((len(rows), len(weights)))
+    result[exact] = rows[exact].astype(np.float32) @ weights.T.astype(np.float32)
+    result[~exact] = rows[~exact] @ weights.T.astype(np.float64)
+    return result.T
 
 
 def _covered(clusters: Clusters) -> bool:
@@ -271,7 +276,7 @@ def _with_gaps(
 
 def cluster_sums(clusters: Clusters, values: Floats) -> Floats:
     """(R, K) sums of (N, K) per-prompt values within each row of the clusters."""
-    ordered = values[clusters.order]
+    ordered = values.T.take(clusters.order, axis=1).T
     alone = len(clusters.starts) == len(ordered)  # a prompt a row: nothing to add up
     return ordered if alone else np.asarray(np.add.reduceat(ordered, clusters.starts, axis=0))
 

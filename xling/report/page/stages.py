@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -91,7 +92,7 @@ def select(matrix: Matrix, store: Store, entries: Sequence[PlannedEntry]) -> Sel
 
 def _samples_of(panel: int, entry: PlannedEntry, cell: SeedCell, files: SampleReader) -> Iterator[Sample]:
     source, target, judged = entry.axes["source_lang"], entry.axes["target_lang"], files.cell(cell.judge, cell.stages)
-    for prompt in chosen(target, judged.items.prompt):
+    for prompt in chosen(target, tuple(judged.items.prompt)):
         one = judged.read(prompt)
         other = _opponent(one.response, one.opponents, cell.stages["baseline"].kind == "recorded")
         text, response, baseline = (cut(text) for text in (one.text or "", one.response, one.opponents[other]))
@@ -100,7 +101,8 @@ def _samples_of(panel: int, entry: PlannedEntry, cell: SeedCell, files: SampleRe
         yield Sample(panel, source, target, prompt, text, response, baseline, rewards, scores, verdict, one.win)
 
 
-def chosen(target: str, prompts: Sequence[str]) -> list[str]:
+@lru_cache(maxsize=8)  # the cells of a target have the same
+def chosen(target: str, prompts: tuple[str, ...]) -> list[str]:
     """The first prompts of a target in an order that is nobody's choice."""
     return sorted(prompts, key=lambda prompt: hashlib.sha256(f"{target}/{prompt}".encode()).digest())[:MOST_PROMPTS]
 
