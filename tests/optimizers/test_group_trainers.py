@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from msgspec import structs
 from problems import TOKENS, disturb, measure_with, problem_of, same, weights
 from torch import Tensor
 from transformers import GenerationConfig
@@ -28,6 +27,7 @@ from xling.models.training import core, trainable
 from xling.optimizers import OPTIMIZERS, dpo
 from xling.optimizers.dpo import Settings as DPO
 from xling.optimizers.grpo import Settings as GRPO
+from xling.optimizers.grpo_shao import Settings as SHAO
 from xling.optimizers.problem import Problem, Reward, prompts_of_step
 from xling.optimizers.rloo import Settings as RLOO
 from xling.optimizers.training import run as run_steps
@@ -35,7 +35,7 @@ from xling.optimizers.trl_trainers import CHECKPOINTING
 
 SHORT: dict[str, Any] = {"steps": 6, "batch_size": 8, "k": 4, "learning_rate": 1e-2, "warmup_steps": 1, "eval_every": 2}
 BOTH = pytest.mark.parametrize("kind", [RLOO, GRPO])
-Settings = RLOO | GRPO
+Settings = RLOO | GRPO | SHAO
 
 
 def train(problem: Problem, settings: Settings) -> None:
@@ -98,13 +98,13 @@ def test_the_model_reads_our_prompts_token_by_token(kind: Any, tiny_folder: Path
     assert read == [[problem.prompts[i] for i in step for _ in range(4)] for step in numbers]
 
 
-@pytest.mark.parametrize(("kind", "changes"), [(RLOO, {}), (GRPO, {}), (GRPO, {"kl_ratio": False})])
-def test_a_step_by_hand(kind: Any, changes: dict[str, Any], tiny_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [RLOO, GRPO, SHAO])
+def test_a_step_by_hand(kind: Any, tiny_folder: Path, tmp_path: Path) -> None:
     """What is logged, and the gradient; the learning rate is too small to change the weights."""
     problem = problem_of(tiny_folder, tmp_path, 1)
     disturb(problem.reference, 0.2)  # so far that GRPO's two ways with the KL penalty differ
     reward = recorded(problem)
-    settings = kind(**{**SHORT, "steps": 1, "beta": 0.5, "learning_rate": 1e-12, **changes})
+    settings = kind(**{**SHORT, "steps": 1, "beta": 0.5, "learning_rate": 1e-12})
     train(problem, settings)
     [row], [(numbers, groups)], [paid] = problem.watch.curve, reward.asked, reward.paid
     responses = [ids for group in groups for ids in group]
@@ -116,8 +116,8 @@ def test_a_step_by_hand(kind: Any, changes: dict[str, Any], tiny_folder: Path, t
     norm, kl = by_hand(problem, settings, prompts, responses, rewards)
     assert row["gradient_norm"] == pytest.approx(norm, rel=1e-3) and norm > 0.1
     assert row["kl"] == pytest.approx(kl, rel=1e-3) and abs(kl) > 0.01
-    if kind is GRPO:
-        otherwise = structs.replace(settings, kl_ratio=not settings.kl_ratio)
+    if kind is not RLOO:
+        otherwise = {GRPO: SHAO, SHAO: GRPO}[kind](beta=0.5)
         other, _ = by_hand(problem, otherwise, prompts, responses, rewards)
         assert abs(other / norm - 1) > 0.05, "this step would not tell the two apart"
     assert row["reward"] == pytest.approx(float(rewards.mean()), abs=1e-6)
@@ -158,13 +158,9 @@ def loss_by_hand(
     ratio = (ours - ours.detach()).exp()
     tokens = ratio * advantages.flatten()[:, None]
     kl = (theirs - ours).exp() - (theirs - ours) - 1
-    weighed = kl * ratio if settings.kl_ratio else kl  # arXiv 2512.02556, which corrects its gradient
+    weighed = kl * ratio if isinstance(settings, GRPO) else kl  # arXiv 2512.02556, which corrects its gradient
     each = ((tokens - beta * weighed) * batch.mask).sum(1) / batch.mask.sum(1)
     return -each.mean(), float(kl.detach().sum(1).mean())
-
-
-def test_keys_say_how_grpo_has_its_kl_penalty_only_where_they_did_not_before() -> None:
-    assert "kl_ratio" not in GRPO().in_key() and GRPO(kl_ratio=False).in_key()["kl_ratio"] is False
 
 
 def test_the_models_own_habits_of_generating_are_left_out_and_left_alone(tiny_folder: Path, tmp_path: Path) -> None:
