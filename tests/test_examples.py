@@ -133,6 +133,13 @@ def test_a_measure_that_fails_is_a_sentence_and_costs_no_other_number(grid: "xli
         in (" ".join(xling.plan(*asked).warnings))
     )
     assert "measures=[] asks for no measures of your own" in " ".join(xling.plan(*asked, "name=new").warnings)
+    damaged = next((folder / "outputs" / "stages" / "pool").glob("*/samples.jsonl"))
+    whole = damaged.read_bytes()
+    (again.folder / "measures" / "half.json").unlink()
+    damaged.write_bytes(b"x" + whole[1:])  # which costs no other number either
+    left = again.reduce()
+    assert left.cells.win_rate.equals(grid.cells.win_rate) and "samples.jsonl" in " ".join(left.matrix.left_out)
+    damaged.write_bytes(whole)
     file.unlink()
     assert again.reduce().matrix.left_out == [f"The measures of this grid are in {file}, which is not there any more."]
 

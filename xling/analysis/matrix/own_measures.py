@@ -78,9 +78,9 @@ class OwnMeasures:
                     continue
                 judged = np.array([win is not None for win in record.items.win])
                 for place, measure in enumerate(self.measures):
-                    values[judged, number, place] = self._values(measure, cell, column.target)[judged]
+                    values[judged, number, place] = self._values(measure, cell, column.target, len(values))[judged]
                     if np.isnan(values[:, entries, place]).all():
-                        values[:, entries, place] = self._values(measure, cell, column.target, OPPONENT)
+                        values[:, entries, place] = self._values(measure, cell, column.target, len(values), OPPONENT)
             flat = values.reshape(len(values), -1)
             ends = np.tile(span, entries + 1)
             label = column.label(seeds)
@@ -96,17 +96,17 @@ class OwnMeasures:
         ]
         return found[:-1], found[-1]
 
-    def _values(self, measure: OwnMeasure, cell: SeedCell, target: str, of: str = "") -> Floats:
-        """(prompts,) of a cell's judged responses, or of its opponents; NaN where it could not be measured."""
+    def _values(self, measure: OwnMeasure, cell: SeedCell, target: str, many: int, of: str = "") -> Floats:
+        """(many,) prompts of a cell's judged responses, or of its opponents; NaN where it could not be measured."""
         known, key = self._known[measure.name], of + cell.judge.key
         if key not in known:
-            judged = self._samples.cell(cell.judge, cell.stages).all()
             try:
+                judged = self._samples.cell(cell.judge, cell.stages).all()
                 known[key] = self._measured(measure, cell, judged, target, of)
                 self._new.add(measure.name)
             except XlingError as error:
                 self.notes[f"{error}"] = None
-                return np.full(len(judged.prompts), np.nan)
+                return np.full(many, np.nan)
         return np.array(known[key], dtype=np.float64)
 
     def _measured(
