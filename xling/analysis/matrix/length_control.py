@@ -1,8 +1,8 @@
 """Length-controlled win rates: what a judge would prefer if responses were as long as the baseline's.
 
-After AlpacaEval 2 (Dubois et al. 2024, "Length-Controlled AlpacaEval", section 3), without its term for how hard an
-instruction is. All cells of a block (one judge, one optimizer; controls and references too) share one logistic
-regression of a prompt's win share:
+In the manner of AlpacaEval 2 (Dubois et al. 2024, "Length-Controlled AlpacaEval", section 3), but not its number: that
+has a slope for each model and a term for how hard an instruction is. All cells of a block (one judge, one optimizer;
+controls and references too, with which the numbers move) share one logistic regression of a prompt's win share:
 
     logit P(win) = a[cell, dataset] + b tanh(d / s)
 
