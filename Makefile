@@ -51,7 +51,8 @@ test-slurm: $(READY) ## install SLURM and MariaDB (apt) if need be, start cluste
 	$(BIN)/python -m pytest -m 'slurm and not nightly' tests/slurm
 
 nightly: paper-tiny ## every preset of the paper at tiny scale, then tests that take long: killed and resumed grids
-	$(BIN)/python -m pytest -m nightly
+	$(BIN)/python -m pytest -m 'nightly and not slurm'
+	$(BIN)/python -m pytest -m 'nightly and slurm' tests/slurm
 
 lint: $(READY) ## ruff, its formatter and mypy --strict
 	$(BIN)/ruff check .
