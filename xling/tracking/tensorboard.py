@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import re
+import secrets
 import struct
 import time
 from collections.abc import Iterable, Mapping
@@ -149,5 +150,5 @@ def _write(path: Path, events: Iterable[tuple[int, Any]], when: float) -> None:
     for step, summary in events:
         writer.write(Event(wall_time=when, step=step, summary=summary).SerializeToString())
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(part := path.with_name("part"), content.getvalue())
+    write_atomically(part := path.with_name(f"part-{secrets.token_hex(4)}"), content.getvalue())
     part.replace(path)
