@@ -12,13 +12,13 @@ from synthetic import SyntheticGrid, realistic
 
 from xling.analysis.catalogue import OF_ENTRIES, OF_ITEMS, findings_of, grid_findings, paper_findings
 from xling.analysis.findings.cells import accuracy_vs_win, decomposition, effects, kl_vs_win
+from xling.analysis.findings.choosing import recommendation
 from xling.analysis.findings.in_short import in_short
 from xling.analysis.findings.sources import (
     cross_vs_home,
     home_differences,
     judge_ranking,
     power,
-    recommendation,
     source_ranking,
 )
 from xling.analysis.statistics.intervals import prompts_needed, seeds_needed

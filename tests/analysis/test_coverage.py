@@ -12,7 +12,8 @@ from matrices import entries_of, row
 from scipy.special import expit, logit, ndtr
 
 from xling.analysis.findings.cells import decomposition, effects
-from xling.analysis.findings.sources import cross_vs_home, recommendation, source_ranking
+from xling.analysis.findings.choosing import recommendation
+from xling.analysis.findings.sources import cross_vs_home, source_ranking
 from xling.analysis.matrix.accuracy import measure
 from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.categories import kappa_sample

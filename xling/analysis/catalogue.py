@@ -12,12 +12,12 @@ from pathlib import Path
 import pandas as pd
 
 from xling.analysis.findings.cells import accuracy_vs_win, decomposition, effects, kl_vs_win
+from xling.analysis.findings.choosing import recommendation
 from xling.analysis.findings.sources import (
     cross_vs_home,
     home_differences,
     judge_ranking,
     power,
-    recommendation,
     source_ranking,
 )
 from xling.analysis.items.generalisation import generalisation
