@@ -140,3 +140,30 @@ def test_random_labels_take_no_direction_for_its_variance() -> None:
         return float(np.mean(shares))
 
     assert share(True) < 0.25 < 0.75 < share(False)
+
+
+@pytest.mark.parametrize("rows", [300, 17])  # of few columns, and of as good as all of them
+def test_many_rows_are_summed_up_by_fold_with_the_same_result(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(9)
+    features = draw.normal(size=(rows, 16)) + draw.normal(size=16)
+    features[:, 3] = 1.0  # constant
+    labels = features[:, :2] @ draw.normal(size=2) + draw.normal(size=rows) + 4
+    several, groups = (
+        np.stack([labels, -2 * labels + draw.normal(size=rows)], axis=1),
+        [f"g{i // 4}" for i in range(rows)],
+    )
+    blocks = [features[:, :10], features[:, 10:]]
+
+    def fits() -> list[ridge.Linear]:
+        one = fit_pairwise([features], [draw_again], groups)
+        return [fit(blocks, labels, groups), one, *ridge.fit_each(features, several, groups)]
+
+    draw_again = draw.normal(size=(rows, 16))
+    usual = fits()
+    monkeypatch.setattr(ridge, "MANY_ROWS", 1)
+    monkeypatch.setattr(ridge, "_spectrum", None)  # nothing of it is asked
+    for one, other in zip(usual, fits(), strict=True):
+        assert one.penalty == other.penalty
+        assert other.explained == pytest.approx(one.explained, rel=1e-9, abs=1e-9)
+        assert other.weight == pytest.approx(one.weight, rel=1e-7, abs=1e-9)
+        assert other.bias == pytest.approx(one.bias, rel=1e-7, abs=1e-9)

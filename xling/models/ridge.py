@@ -8,7 +8,7 @@ either shrink one strong feature away or leave 1,000 weak ones free to fit noise
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from xling.errors import StageError
 from xling.tasks.records import Half
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+Rows = np.ndarray[Any, np.dtype[np.intp]]
 
 PENALTIES: Array = np.array([10.0**power for power in range(-2, 7)])  # in units of a block's total variance in one row
 INNER_FOLDS = 5
+MANY_ROWS = 5000  # from here on, where columns are fewer, rows are summed up by fold; the same but for rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,12 @@ def fit_each(features: Array, labels: Array, groups: Sequence[str]) -> list[Line
     """`fit` on one block for every column of (rows, K) labels, each with its own penalty: one decomposition for all."""
     centre, means = features.mean(axis=0), labels.mean(axis=0)
     scale = _deviation(features - centre)
-    spectrum, centred = _spectrum((features - centre) / scale), labels - means
-    errors = _held_out_errors(spectrum, centred, groups, PENALTIES, True)
+    solver, centred = _solver((features - centre) / scale, groups), labels - means
+    errors = _held_out_errors(solver, centred, groups, PENALTIES, True)
     heads = []
     for own, error, mean in zip(centred.T, errors.T, means, strict=True):
         penalty, spread = float(PENALTIES[int(np.argmin(error))]), float((own**2).sum())
-        weight = spectrum.weights(own, penalty) / scale
+        weight = solver.weights(own, penalty) / scale
         explained = 1.0 - float(error.min()) / spread if spread > 0 else 0.0
         heads.append(Linear(weight, float(mean - centre @ weight), penalty, explained))
     return heads
@@ -133,12 +135,12 @@ def _solve(
     features: Array, labels: Array, groups: Sequence[str], penalties: Array, intercept: bool
 ) -> tuple[Array, float, float]:
     """(weights, penalty, explained) for scaled features, with labels and features centred if there is an intercept."""
-    spectrum = _spectrum(features)
-    errors = _held_out_errors(spectrum, labels, groups, penalties, intercept)
+    solver = _solver(features, groups)
+    errors = _held_out_errors(solver, labels, groups, penalties, intercept)
     best = int(np.argmin(errors))
     spread = float((labels**2).sum())
     explained = 1.0 - float(errors[best]) / spread if spread > 0 else 0.0
-    return spectrum.weights(labels, penalties[best]), float(penalties[best]), explained
+    return solver.weights(labels, penalties[best]), float(penalties[best]), explained
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,60 @@ class _Spectrum:
         found: Array = self.right @ (np.sqrt(self.values) / (self.values + penalty) * (self.left.T @ labels))
         return found
 
+    def held_out(self, held: Rows, labels: Array, penalties: Array, intercept: bool) -> Array:
+        """(penalties, held rows, *labels' columns) errors on rows of a fit without them, centred anew.
+
+        No such fit is made: with the hat matrix H of the fit on all rows (its intercept included), they are
+        (I - H_gg)^-1 times the residuals (Golub, Heath and Wahba 1979, for several rows at once).
+        """
+        own, projected = self.left[held], self.left.T @ labels
+        errors = []
+        for penalty in penalties:
+            shrunk = own * (self.values / (self.values + penalty))
+            hat = shrunk @ own.T + intercept / len(labels)
+            errors.append(np.linalg.solve(np.eye(len(own)) - hat, labels[held] - shrunk @ projected))
+        return np.stack(errors)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """The same of many rows from their sums by fold: nothing is as big as the square of a fold's rows."""
+
+    features: Array  # (rows, columns)
+    grams: Mapping[int, Array]  # fold -> (columns, columns)
+    folds: Rows
+
+    def weights(self, labels: Array, penalty: float) -> Array:
+        """(columns,) ridge solution."""
+        return _ridge(sum(self.grams.values()), self.features.T @ labels, penalty)
+
+    def held_out(self, held: Rows, labels: Array, penalties: Array, intercept: bool) -> Array:
+        """As of `_Spectrum`, by the fit itself: held rows are a fold."""
+        own, kept = self.features[held], len(labels) - int(held.sum())
+        gram = sum(g for fold, g in self.grams.items() if fold != self.folds[held][0])
+        right = self.features.T @ labels - own.T @ labels[held]
+        # with an intercept the mean of all rows is 0, and those that are left have minus the sum of the held ones
+        centre, mean = (-intercept * side[held].sum(axis=0) / kept for side in (self.features, labels))
+        gram -= kept * np.outer(centre, centre)
+        right -= kept * np.multiply.outer(centre, mean)
+        fits = (_ridge(gram, right, penalty) for penalty in penalties)
+        return np.stack([labels[held] - mean - (own @ weight - centre @ weight) for weight in fits])
+
+
+def _ridge(gram: Any, right: Array, penalty: float) -> Array:
+    from scipy.linalg import solve  # folds of documents are asked for while planning, which does without
+
+    found: Array = solve(gram + penalty * np.eye(len(gram)), right, assume_a="pos")
+    return found
+
+
+def _solver(features: Array, groups: Sequence[str]) -> _Spectrum | _Sums:
+    rows, columns = features.shape
+    if rows < MANY_ROWS or rows <= columns:
+        return _spectrum(features)
+    folds = _inner_folds(groups)
+    return _Sums(features, {fold: (part := features[folds == fold]).T @ part for fold in np.unique(folds)}, folds)
+
 
 def _spectrum(features: Array) -> _Spectrum:
     """One eigendecomposition of the smaller Gram matrix; directions without variance are left out."""
@@ -166,31 +222,24 @@ def _spectrum(features: Array) -> _Spectrum:
 
 
 def _held_out_errors(
-    spectrum: _Spectrum, labels: Array, groups: Sequence[str], penalties: Array, intercept: bool
+    solver: _Spectrum | _Sums, labels: Array, groups: Sequence[str], penalties: Array, intercept: bool
 ) -> Array:
     """(penalties, *labels' columns) squared errors summed over held-out groups; with one group, in favour of the
     largest penalty.
-
-    Exactly those of fits without the held-out rows, centred anew, and none of them is made: with the hat matrix H of
-    the fit on all rows (its intercept included), the errors on rows g without g are (I - H_gg)^-1 times their residuals
-    (Golub, Heath and Wahba 1979, for several rows at once).
     """
-    fold_of = assign_folds(groups, INNER_FOLDS, "inner")
-    folds = np.array([fold_of[group] for group in groups])
-    if len(fold_of) < 2:
+    folds = _inner_folds(groups)
+    if len(set(groups)) < 2:
         order = np.arange(len(penalties), 0.0, -1.0)
         return np.broadcast_to(order.reshape(-1, *[1] * (labels.ndim - 1)), (len(penalties), *labels.shape[1:]))
     errors = np.zeros((len(penalties), *labels.shape[1:]))
-    projected = spectrum.left.T @ labels
     for fold in np.unique(folds):
-        held = folds == fold
-        own = spectrum.left[held]
-        for number, penalty in enumerate(penalties):
-            shrunk = own * (spectrum.values / (spectrum.values + penalty))
-            residuals = labels[held] - shrunk @ projected
-            hat = shrunk @ own.T + intercept / len(labels)
-            errors[number] += (np.linalg.solve(np.eye(len(own)) - hat, residuals) ** 2).sum(axis=0)
+        errors += (solver.held_out(folds == fold, labels, penalties, intercept) ** 2).sum(axis=1)
     return errors
+
+
+def _inner_folds(groups: Sequence[str]) -> Rows:
+    fold_of = assign_folds(groups, INNER_FOLDS, "inner")
+    return np.array([fold_of[group] for group in groups])
 
 
 # --- folds of documents: balanced, decided by names and seeds, never by the order of rows -------------------
