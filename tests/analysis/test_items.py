@@ -1,5 +1,6 @@
 """Analyses of items: picks of the target's own, the length rule, regimes of data, words, by hand and of grids."""
 
+import itertools
 import json
 
 import numpy as np
@@ -10,6 +11,8 @@ from synthetic import SyntheticGrid, samples_file
 from xling.analysis.items.generalisation import generalisation, home_picks, picks, standardised_increase
 from xling.analysis.items.length_rule import length_agreement, length_rule
 from xling.analysis.items.regimes import sft_data, translate_train_cells
+from xling.analysis.items.scored import columns_in, drawn
+from xling.analysis.items.within_prompt import ITEMS, SUMS, order_within, prompt_sums, ranked, within_prompt
 from xling.analysis.items.word_effects import bag_of_words, cross_fitted, explained_by_words, r_squared, word_counts
 from xling.analysis.statistics.bootstrap import draw
 from xling.models.ridge import fit, fit_each
@@ -107,6 +110,103 @@ def test_a_damaged_score_is_named(tmp_path):
     np.save(grid.store.folder("score", damaged.key) / "pool.npy", np.zeros((3, 3)))
     rows, _ = generalisation(grid.store, grid.name)
     assert rows.table.source_lang.tolist() == ["de"] and "en -> de: The result score/" in rows.left_out[0]
+
+
+# --- within a prompt -----------------------------------------------------------------------------------------
+
+
+def ordering(reward, quality, source="en", target="de", seed="0/0", groups=None, datasets=None):
+    """A row a prompt, as `order_within` takes them."""
+    count = len(reward)
+    names = datasets or [""] * count
+    rows = {"prompt": [f"p{i}" for i in range(count)], "group": groups or [f"g{i}" for i in range(count)]}
+    sums = dict(zip(SUMS, prompt_sums(reward, quality, names).T, strict=True))
+    return pd.DataFrame(rows | {"dataset": names} | sums).assign(
+        source_lang=source, target_lang=target, seed=seed, rm_backbone="rm"
+    )
+
+
+def in_order(pairs):
+    """Share of pairs ((reward, quality), (reward, quality)) of unequal quality in the right order, ties half."""
+    found = [np.sign((a[0] - b[0]) * (a[1] - b[1])) / 2 + 0.5 for a, b in pairs if a[1] != b[1]]
+    return 100 * np.mean(found)
+
+
+def test_within_and_between_prompts_are_all_pairs_counted_one_by_one():
+    random = np.random.default_rng(0)
+    quality = random.integers(0, 4, size=(12, 5)).astype(float)
+    reward = np.round(quality + random.normal(size=(12, 5)) + 2 * random.normal(size=(12, 1)), 1)
+    quality[2, 3:] = reward[2, 3:] = np.nan  # a prompt has three responses
+    row = order_within(ordering(reward, quality))[0].table.iloc[0]
+    items = [[(reward[p, i], quality[p, i]) for i in range(5)] for p in range(12)]
+    known = [[item for item in row if not np.isnan(item[0])] for row in items]
+    pairs = [(a, b) for prompt in known for a, b in itertools.combinations(prompt, 2)]
+    assert row.within == pytest.approx(in_order(pairs))
+    assert row.pairs == sum(a[1] != b[1] for a, b in pairs)
+    across = [(p[i], q[i]) for p, q in itertools.combinations(items, 2) for i in range(5)]
+    assert row["between"] == pytest.approx(in_order([pair for pair in across if not np.isnan(sum(map(sum, pair)))]))
+    assert row.n == 12
+
+
+def test_a_reward_that_knows_prompts_alone_is_right_between_them_and_at_chance_within():
+    random = np.random.default_rng(1)
+    easy, own = 2 * random.normal(size=(400, 1)), random.normal(size=(400, 8))
+    quality = easy + own
+    rewards = {"en": easy + np.zeros((400, 8)) + 0.1 * random.normal(size=(400, 8)), "de": quality, "tr": own}
+    rows, means = order_within(pd.concat([ordering(reward, quality, name) for name, reward in rewards.items()]))
+    found = rows.table.set_index("source_lang")
+    assert found.within_low["en"] < 50 < found.within_high["en"] and found.between_low["en"] > 80
+    assert found.prompt_share["en"] > 99 and found.prompt_share["tr"] < 2
+    inside, across = quality.var(axis=1, ddof=1).mean(), quality.mean(axis=1).var(ddof=1)
+    apart = across - inside / 8  # of easy, 4; within prompts 1
+    assert found.prompt_share["de"] == pytest.approx(100 * apart / (apart + inside))
+    assert abs(found.prompt_share["de"] - 80) < 5
+    assert found.within["de"] == found.between["de"] == found.within["tr"] == 100 and found.between["tr"] < 75
+    both = means.table.set_index("models")
+    assert both.within["home"] == 100 and both.within["foreign"] == pytest.approx((found.within["en"] + 100) / 2)
+
+
+def test_intervals_within_and_between_prompts_hold_the_truth():
+    """Four responses to each of 40 documents with two prompts; the truth is that of very many."""
+    random = np.random.default_rng(2)
+
+    def drawn_once(documents):
+        quality = np.repeat(random.normal(size=(documents, 1)), 2, axis=0) + random.normal(size=(2 * documents, 4))
+        lean = np.repeat(random.normal(size=(documents, 1)), 2, axis=0)
+        return quality + 1.5 * lean + random.normal(size=(2 * documents, 4)), quality
+
+    truth = order_within(ordering(*drawn_once(4_000)))[0].table.iloc[0]
+    groups = [f"g{i // 2}" for i in range(80)]
+    found = pd.concat([ordering(*drawn_once(40), source=f"s{k}", groups=groups) for k in range(200)])
+    rows = order_within(found)[0].table
+    for name in ("within", "between", "prompt_share"):
+        held = (rows[f"{name}_low"] <= truth[name]) & (truth[name] <= rows[f"{name}_high"])
+        assert 0.88 < held.mean() < 0.99, name
+
+
+def test_datasets_weigh_alike_and_are_ranked_apart():
+    random = np.random.default_rng(3)
+    quality = random.normal(size=(30, 3))
+    reward = np.where(np.arange(30)[:, None] < 10, quality, -quality)
+    table = ordering(reward, quality, datasets=["a"] * 10 + ["b"] * 20)
+    row = order_within(table)[0].table.iloc[0]
+    assert (row.within, row["between"]) == (50, 50)  # 100 of a, 0 of b
+    column, clusters = drawn(columns_in(table, list(SUMS), ITEMS, "prompts", []))[0][0]
+    assert (ranked(column, clusters, False).resamples[:, :2] == 50).all()
+
+
+def test_a_grid_is_ordered_by_what_its_judge_scores(tmp_path):
+    random, grid = np.random.default_rng(4), SyntheticGrid(tmp_path)
+    quality, other = random.normal(size=(40, 4)), {"baseline": np.zeros((40, 2))}
+    for source, reward in (("de", quality), ("en", -quality)):
+        grid.cell(source, "de", [1.0] * 40, pool=quality, scores={"pool": reward, **other})
+    own = grid.cell("tr", "tr", [1.0] * 40, scores={"pool": quality, **other}, own_judge=True)
+    misfit = grid.cell("en", "tr", [1.0] * 40, pool=quality[:, :3], scores={"pool": quality, **other})
+    assert own["verdict"] == own["score"] and misfit["verdict"] != misfit["score"]
+    rows, means = within_prompt(grid.write().store, grid.name)
+    assert dict(zip(rows.table.source_lang, rows.table.within, strict=True)) == {"de": 100, "en": 0}
+    assert means.table.within.tolist() == [100, 0]
+    assert rows.left_out == ("en -> tr: its rewards and the judge's scores are not of the same responses",)
 
 
 # --- the length rule -----------------------------------------------------------------------------------------

@@ -126,6 +126,45 @@ def test_an_auc_is_no_surer_than_its_rarer_class_is_large():
     assert low[2] < 40 < 75 < low[10]
 
 
+def test_within_a_document_only_pairs_of_its_own_responses_count():
+    """A reward that knows which documents are good is right about all ratings, and at chance within a document."""
+    random = np.random.default_rng(5)
+    easy = np.repeat(random.random(150) < 0.5, 4)
+    label = random.random(600) < np.where(easy, 0.8, 0.2)
+    own = random.normal(size=600)
+    group = [f"doc{i // 4}" for i in range(600)]
+    documents = pointwise(list(2.0 * easy + 0.1 * own), label.tolist(), group=group)
+    inside = pointwise(list(own + 3.0 * label), label.tolist(), group=group)
+    found = measure([{SEED: documents}, {SEED: inside}])
+    assert found.auc[0].low > 70 and found.auc_within[0].contains(50)
+    assert found.auc_within[1].low > 95
+    scores = np.array(inside.score).reshape(-1, 4)
+    pairs = [
+        (good > bad) + 0.5 * (good == bad)
+        for row, own in zip(scores, label.reshape(-1, 4), strict=True)
+        for good in row[own]
+        for bad in row[~own]
+    ]
+    assert found.auc_within[1].value == pytest.approx(100 * np.mean(pairs)) and found.auc_within[1].n == len(pairs)
+    assert found.auc_within[0].clusters == sum(0 < row.sum() < 4 for row in label.reshape(-1, 4))
+
+
+def test_intervals_within_a_document_cover_the_truth():
+    random = np.random.default_rng(6)
+    label, group = np.arange(160) % 4 < 2, [f"doc{i // 4}" for i in range(160)]
+    models = []
+    for _ in range(300):
+        lean, noise = np.repeat(random.normal(size=40), 4), random.normal(size=160)
+        models.append({SEED: pointwise(list(3 * lean + noise + label), label.tolist(), group=group)})
+    truth = 100 * 0.7602499389065233  # as above: what a document leans to falls out
+    assert 0.91 <= np.mean([estimate.contains(truth) for estimate in measure(models).auc_within]) <= 0.98
+
+
+def test_ratings_of_different_documents_and_pairs_have_no_auc_within():
+    assert measure([{SEED: pointwise([1.0, -1.0, 0.5], [1, 0, 0])}]).auc_within == [None]
+    assert measure([{SEED: pairs([1.0], [0.0], [1], [1])}]).auc_within == [None]
+
+
 def test_one_class_alone_has_an_accuracy_but_no_auc():
     found = measure([{SEED: pointwise([1.0, -1.0], [1, 1])}])
     assert found.accuracy[0].value == 50.0

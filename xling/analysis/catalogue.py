@@ -23,6 +23,7 @@ from xling.analysis.findings.sources import (
 from xling.analysis.items.generalisation import generalisation
 from xling.analysis.items.length_rule import length_rule
 from xling.analysis.items.regimes import sft_data, translate_train_cells
+from xling.analysis.items.within_prompt import within_prompt
 from xling.analysis.items.word_effects import bag_of_words
 from xling.analysis.languages import has_uriel, language_features, uriel_features, wals_features
 from xling.analysis.matrix.fold_grid import fold_grid
@@ -59,6 +60,7 @@ OF_ENTRIES: dict[str, Analysis] = {
 
 # Those that read a grid's files again: seconds for a small grid, a minute for 10,000 cells (docs/speed.md).
 OF_ITEMS: dict[str, Callable[[Store, str], list[Finding]]] = {
+    "within_prompt": within_prompt,
     "bag_of_words": bag_of_words,
     "length_rule": length_rule,
     "generalisation": generalisation,

@@ -171,7 +171,7 @@ class Column:
     target: str
     seed: str  # as a cell's label; once drawn, that of its point
     sources: list[str]
-    values: Floats  # (items, sources)
+    values: Floats  # (items, sources), or (items, sources, values) where an item has several
     items: pd.DataFrame
     dataset: str = ""
 
@@ -181,10 +181,16 @@ class Column:
 
 
 def columns_in(
-    part: pd.DataFrame, value: str, same: Sequence[str], noun: str, misfits: list[str], apart: Sequence[str] = ()
+    part: pd.DataFrame,
+    value: str | list[str],
+    same: Sequence[str],
+    noun: str,
+    misfits: list[str],
+    apart: Sequence[str] = (),
 ) -> list[Column]:
     """A panel's columns, by target, seed and the axes `apart`: sources share their items.
 
+    value: its name; of several the columns' values are (items, sources, values).
     same: what has to agree with the first source, item by item; one where it does not is a misfit.
     """
     made = []

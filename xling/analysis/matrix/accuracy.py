@@ -3,6 +3,10 @@
 As the paper's Tables 18 and 19. Pointwise: a response is called good where its score is above 0; AUC needs no
 threshold. Pairs: the chosen response must score higher, ties count 0.5. All reward models of a target see the
 same items, so every comparison is paired.
+
+Ratings are mostly of responses to different documents, pairs to one prompt. A reward model that is right about the
+former may only know which documents are easy, and what picks among responses to one prompt needs the latter; so the AUC
+of ratings is there twice, over all of them and over those of one document.
 """
 
 import contextlib
@@ -34,6 +38,7 @@ class Measured(Struct, frozen=True):
 
     accuracy: list[Estimate | None]
     auc: list[Estimate | None]
+    auc_within: list[Estimate | None]
     versus_majority: list[Difference | None]
     versus_length: list[Difference | None]
     majority: Estimate | None
@@ -52,11 +57,12 @@ def measure_column(
     found = measure([_scores(entries[number], results) for number in numbers], recorded)
     if found is None:
         return measured, None, []
-    models = zip(numbers, found.accuracy, found.auc, found.versus_majority, found.versus_length, strict=True)
-    for number, accuracy, auc, versus_majority, versus_length in models:
+    aucs = found.auc, found.auc_within
+    models = zip(numbers, found.accuracy, *aucs, found.versus_majority, found.versus_length, strict=True)
+    for number, accuracy, auc, auc_within, versus_majority, versus_length in models:
         if accuracy is not None:
             source = entries[number].axes["source_lang"]
-            measured[number] = Accuracy(source, target, accuracy, auc, versus_majority, versus_length)
+            measured[number] = Accuracy(source, target, accuracy, auc, versus_majority, versus_length, auc_within)
     return measured, Baseline(target, found.majority, found.length), found.hits
 
 
@@ -91,7 +97,7 @@ def measure(heldout: Sequence[Mapping[Seeds, Heldout]], recorded: bool = False) 
     first = {seeds: record for found in reversed(heldout) for seeds, record in found.items()}
     if not first:
         return None
-    hits, aucs = [], []
+    hits, aucs, within = [], [], []
     for seeds, record in sorted(first.items()):
         clusters = draw([(record.group, [""] * len(record.group))])[0]
         models = [_comparable(found.get(seeds), record) for found in heldout]
@@ -100,12 +106,14 @@ def measure(heldout: Sequence[Mapping[Seeds, Heldout]], recorded: bool = False) 
         hits.append(resample(clusters, values, "/".join(seeds), crossed=recorded, span=SHARE))
         if not record.pairwise:
             aucs.append(_auc_sample(clusters, models, "/".join(seeds)))
+            within.append(_within_sample(clusters, models, np.array(record.label) > 0, "/".join(seeds)))
     count = len(heldout)
     estimates = fold(hits)
     every = list(range(count))
     return Measured(
         estimates[:count],
         fold(aucs) if aucs else [None] * count,
+        fold(within) if within else [None] * count,
         _compared(hits, every, count, estimates),
         _compared(hits, every, count + 1, estimates),
         estimates[count],
@@ -206,3 +214,28 @@ def _auc_sample(clusters: Clusters, models: Sequence[Heldout | None], label: str
         most = min(most, 2 * int((counts > 0).sum()))
     span = np.broadcast_to(SHARE[:, None], (2, len(models)))
     return Sample(auc, resamples, size, most, label, span=span)
+
+
+def _within_sample(
+    clusters: Clusters, models: Sequence[Heldout | None], positive: npt.NDArray[np.bool_], label: str
+) -> Sample:
+    """AUC (times 100) over pairs of a good and a bad response of one group, every pair alike; sums over groups are
+    drawn. NaN where no group has both."""
+    groups = np.split(clusters.order, clusters.starts[1:])
+    sides = [(own[positive[own]], own[~positive[own]]) for own in groups]
+    good = np.concatenate([np.repeat(better, len(worse)) for better, worse in sides])
+    bad = np.concatenate([np.tile(worse, len(better)) for better, worse in sides])
+    pairs = np.array([len(better) * len(worse) for better, worse in sides], dtype=np.float64)
+    of_row = np.repeat(np.arange(len(groups)), pairs.astype(np.int64))
+    right = np.full((len(groups), len(models)), np.nan)
+    for number, model in enumerate(models):
+        if model is not None:
+            score = np.array(model.score)
+            right[:, number] = np.bincount(of_row, _wins(score[good], score[bad]), minlength=len(groups))
+    weights = clusters.weights.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        auc = PERCENT * right.sum(axis=0) / pairs.sum()
+        drawn = PERCENT * (weights @ right) / (weights @ pairs)[:, None]
+    resamples = np.where(np.isnan(drawn), auc, drawn)  # a resample without any pair
+    span = np.broadcast_to(SHARE[:, None], (2, len(models)))
+    return Sample(auc, resamples, len(good), int((pairs > 0).sum()), label, span=span)

@@ -315,6 +315,7 @@ class Accuracy(Struct, frozen=True):
     auc: Estimate | None  # pointwise labels only, times 100
     versus_majority: Difference | None
     versus_length: Difference | None
+    auc_within: Estimate | None = None  # the same of responses of one document; pairs are of one prompt anyway
 
     @property
     def beats_baselines(self) -> bool:

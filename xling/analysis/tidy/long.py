@@ -23,8 +23,8 @@ _NAMES = {name: "win_rate" if name == "win" else name for name in MEASURES}
 _NUMBERS = ("value", "low", "high", "se", "p")
 COLUMNS = ("row", "measure", "value", "low", "high", "se", "unit", "n", "seeds", "p", "cells", "status", "reason")
 # Measures beside MEASURES. With them and the columns these are the names that no measure of the user's own may have.
-OTHERS = ("win_rate", "win_rate_minus_home", "win_rate_minus_best", "accuracy", "auc", "accuracy_minus_majority",
-          "accuracy_minus_length", "spearman", "kl_bound", "reward_scale")  # fmt: skip
+OTHERS = ("win_rate", "win_rate_minus_home", "win_rate_minus_best", "accuracy", "auc", "auc_within",
+          "accuracy_minus_majority", "accuracy_minus_length", "spearman", "kl_bound", "reward_scale")  # fmt: skip
 TAKEN = frozenset((*MEASURES, *OTHERS, *ENTRY_AXES, *COLUMNS))
 _DECIMALS = 6  # of matrix.json
 _POINTS = "points"
@@ -127,6 +127,7 @@ class _Rows:
             if (right := known.get((entry.source, entry.target))) is not None:
                 self.add("accuracy", "%", right.accuracy)
                 self.add("auc", "%", right.auc)
+                self.add("auc_within", "%", right.auc_within)
                 self.versus("accuracy_minus_majority", right.versus_majority)
                 self.versus("accuracy_minus_length", right.versus_length)
 

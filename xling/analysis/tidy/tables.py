@@ -125,10 +125,10 @@ def accuracy_rows(matrix: Matrix) -> Rows:
     names = [*PANEL_AXES, *matrix.other_axes]
     rows = [
         [*_place(panel.axes, names), a.source, a.target, *three(a.accuracy), a.auc.value if a.auc else None,
-         *three(a.versus_majority.estimate if a.versus_majority else None)]
+         *three(a.auc_within), *three(a.versus_majority.estimate if a.versus_majority else None)]
         for panel in panels(matrix) for a in panel.accuracy
     ]  # fmt: skip
-    columns = ["source_lang", "target_lang", *spread("accuracy"), "auc", *spread("versus_majority")]
+    columns = ["source_lang", "target_lang", *spread("accuracy"), "auc", *spread("auc_within", "versus_majority")]
     return Rows([*names, *columns], rows)
 
 

@@ -85,6 +85,10 @@ ABOUT = {
         "How often the reward model scores a good response above a bad one; needs no threshold, so that "
         "references can be compared. 50: chance."
     ),
+    "reward_model_auc_x_100_within_a_document": (
+        "The same over pairs of responses of one document: what picking among responses to one prompt needs. A "
+        "reward model that only knows which documents are easy has 50."
+    ),
     "the_judge_on_held-out_human_preferences": (
         "How often the judge itself agrees with people's preferences: how far win rates are to be believed."
     ),

@@ -63,7 +63,7 @@ def panel_tables(block: Block, panel: Panel) -> list[Table]:
         judge_table(block, panel),
         *trained_tables(panel),
         band_table(panel),
-        auc_table(panel, controls),
+        *auc_tables(panel, controls),
     ]
     return [_marked(table, panel.unknown_languages) for table in tables if table is not None]
 
@@ -281,6 +281,7 @@ def accuracy_table(panel: Panel) -> Table | None:
     home = [entry for entry in panel.entries if entry.home]
     if any(entry.own_judge for entry in home) and not any(entry.win for entry in home):
         notes.append("the judge is the target's own reward model: its accuracy is that of the cell at home")
+    notes += _within_note(panel)
     return _table(
         panel,
         "reward_model_accuracy_on_held-out_preferences",
@@ -301,22 +302,46 @@ def _accuracy_cell(of: Accuracy | None) -> Cell:
     return number_cell(of.accuracy, look="above" if star else "", home=home, marks=(HOME if home else "") + star)
 
 
-def auc_table(panel: Panel, controls: Sequence[Control]) -> Table | None:
-    """Area under the ROC curve, which needs no threshold: references can be compared."""
-    if not any(a.auc for a in panel.accuracy):
+def _within_note(panel: Panel) -> list[str]:
+    """What accuracy says of responses to one prompt, among which rewards pick: of pairs all, of ratings a part."""
+    rated = [(a.auc, a.auc_within, a.source == a.target) for a in panel.accuracy if a.auc is not None]
+    if not rated:
+        return []
+    means = []
+    for name, home in (("home", True), ("abroad", False)):
+        both = [(auc.value, within.value) for auc, within, at in rated if within is not None and at == home]
+        if both:
+            over_all, inside = (sum(side) / len(both) for side in zip(*both, strict=True))
+            means.append(f"{inside:.1f} {name} (over all {over_all:.1f})")
+    if means:
+        return [f"AUC x 100 within a document, which picking among responses to one prompt needs: {', '.join(means)}"]
+    return [
+        "these ratings are of different documents, and say nothing of responses to one prompt, among which rewards "
+        "pick: `xling analyse --only within_prompt` does"
+    ]
+
+
+def auc_tables(panel: Panel, controls: Sequence[Control]) -> list[Table]:
+    """Area under the ROC curve, which needs no threshold, so that references can be compared; and within documents."""
+    return [
+        table
+        for measure, where, tab in (
+            ("auc", "on held-out preferences", "RM AUC"),
+            ("auc_within", "within a document", "RM AUC within"),
+        )
+        if (table := _auc_table(panel, controls, measure, where, tab)) is not None
+    ]
+
+
+def _auc_table(panel: Panel, controls: Sequence[Control], measure: str, where: str, tab: str) -> Table | None:
+    if not any(getattr(a, measure) for a in panel.accuracy):
         return None
     rows = [(source, [a for a in panel.accuracy if a.source == source]) for source in panel.sources]
-    rows += [(c.name, c.accuracy) for c in controls if any(a.auc for a in c.accuracy)]
-    return _table(
-        panel,
-        "reward_model_auc_x_100_on_held-out_preferences",
-        "Reward model AUC x 100 on held-out preferences",
-        [(label, _of_targets(panel, {a.target: a.auc for a in accuracies})) for label, accuracies in rows],
-        section="rewards",
-        scale=OF_CHANCE,
-        kind="detail",
-        tab="RM AUC",
-    )
+    rows += [(c.name, c.accuracy) for c in controls if any(getattr(a, measure) for a in c.accuracy)]
+    values = [(label, _of_targets(panel, {a.target: getattr(a, measure) for a in found})) for label, found in rows]
+    title = f"Reward model AUC x 100 {where}"
+    name = title.lower().replace(" ", "_")
+    return _table(panel, name, title, values, section="rewards", scale=OF_CHANCE, kind="detail", tab=tab)
 
 
 def _of_targets(panel: Panel, values: dict[str, Estimate | None]) -> list[Cell]:
