@@ -61,7 +61,7 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def feedback_task(self) -> Task:
         """The task that the reward model learns from; source languages are its languages."""
-        return self.reward_task or self.task
+        return self.reward_task or self.task.feedback_task
 
     @property
     def judging(self) -> RewardModel:

@@ -27,6 +27,7 @@ from xling.rewards.untrained import Settings as Untrained
 from xling.tasks.files import Settings as Files
 from xling.tasks.m_rewardbench import Settings as MRewardBench
 from xling.tasks.micro.words import LANGUAGES
+from xling.translators.micro_exact import Settings as MicroExact
 
 AXES = {"rm_backbone": "same_as_policy", "source_lang": "en", "target_lang": "tr", "seed": 0}
 
@@ -78,6 +79,35 @@ def test_judging_by_the_targets_reward_model_uses_its_scores(no_model: Path) -> 
 def test_two_judges_share_all_that_is_below(no_model: Path) -> None:
     gold, target = (by_kind(experiment(no_model, judge=judge)) for judge in ("gold", "target_rm"))
     assert gold["score"] < target["score"] and gold["pool"] == target["pool"] and gold["reward"] < target["reward"]
+
+
+# --- documents in another language than summaries -------------------------------------------------------------
+
+ENGLISH = msgspec.structs.replace(TASK, document_lang="en")
+ALL_ENGLISH = msgspec.structs.replace(ENGLISH, feedback_documents="document_lang")
+
+
+def test_the_language_of_documents_is_an_axis_of_policies_and_not_of_reward_models(no_model: Path) -> None:
+    """Of en and tr by en and tr: a policy more for Turkish summaries of English documents, and no reward model."""
+    plain, asked = (grid(no_model, ("en", "tr"), task=task, rm=FrozenLM()) for task in (TASK, ENGLISH))
+    cells = [cells_from(each) for each in (plain, asked)]
+    differ = [(one.axes["source_lang"], one.axes["target_lang"]) for one in cells[0] if one.stage.key not in
+              {other.stage.key for other in cells[1]}]  # fmt: skip
+    assert differ == [("en", "tr"), ("tr", "tr")]  # English of English documents is what it always was
+    assert kinds_that_differ(plain[1], asked[1]) == {"sft", "pool", "baseline", "features", "score", "gold", "judge"}
+    assert by_kind(plain[1])["reward"] == by_kind(asked[1])["reward"]
+    assert counted([*cells[0], *cells[1]]) == {"base": 1, "sft": 3, "reward": 2, "pool": 3, "baseline": 3, "score": 6,
+                                               "gold": 3, "judge": 6, "features": 2 + 3}  # fmt: skip
+
+
+def test_reward_models_learn_in_their_own_language_or_of_the_same_documents(no_model: Path) -> None:
+    """Tuned whole they start from the policy of their own documents, unless the feedback is of the others as well."""
+    tasks = (TASK, ENGLISH, ALL_ENGLISH)
+    plain, own, other = (by_kind(experiment(no_model, "tr", "tr", task=task)) for task in tasks)
+    assert plain["reward"] == own["reward"] != other["reward"]
+    assert plain["sft"] < own["sft"] and other["sft"] < own["sft"] and len(other["sft"]) == 1
+    judged = [experiment(no_model, "en", "tr", task=task, judge="target_rm") for task in (TASK, ENGLISH)]
+    assert by_kind(judged[0])["reward"] == by_kind(judged[1])["reward"]
 
 
 # --- controls -----------------------------------------------------------------------------------------------
@@ -268,6 +298,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rm": Untrained("human")}, r"rm_backbone=human reads recorded responses"),
     ({"judge": "human"}, r"judge=human needs recorded ratings .* Use judge=gold or target_rm"),
     ({"rm": Untrained("length"), "judge": "target_rm"}, r"judge=target_rm judges by .* rm_backbone=length has none"),
+    (
+        {"task": ENGLISH, "sft_data": "translated", "translator": MicroExact()},
+        r"sft_data=translated translates documents with their summaries, and with task\.document_lang=en these are in "
+        r"two languages\. Type task\.document_lang=null, or sft_data=organic",
+    ),
+    (
+        {"task": ALL_ENGLISH, "reward_data": "translated", "translator": MicroExact()},
+        r"reward_data=translated translates .* task\.document_lang=en these are in two languages.* reward_data=organic",
+    ),
     ({"n": 5}, r"optimizer\.n=5 is larger than the pool: policy\.n=4\. Raise policy\.n or lower optimizer\.n"),
     (OF_PEOPLE | {"judge": "gold", "rm": BagOfWords()}, r"judge=gold cannot judge recorded .* Use judge=human"),
     (OF_PEOPLE, r"same_as_policy needs a language model and policy=recorded has none\. Use rm_backbone=sentence"),

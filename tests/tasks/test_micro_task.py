@@ -1,6 +1,7 @@
 """task=micro_summarization: sizes, splits, simulated feedback, what length gives away."""
 
 import inspect
+import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +59,8 @@ def test_the_module_has_what_it_offers_in_the_form_of_a_task() -> None:
 def test_the_preset_is_the_default() -> None:
     path = Path(__file__).parents[2] / "conf/task/micro_summarization.yaml"
     preset = OmegaConf.to_container(OmegaConf.load(path))
-    assert msgspec.convert(preset, Task) == MicroSummarization(languages=LANGUAGES)
+    said = {"document_lang": None, "feedback_documents": "own"}  # as what is not said is meant
+    assert msgspec.convert(preset, Task) == MicroSummarization(languages=LANGUAGES, **said)
 
 
 def test_sizes_are_the_settings() -> None:
@@ -236,3 +238,64 @@ def test_a_language_that_the_task_lacks_is_an_error_that_says_what_it_has() -> N
     two = msgspec.structs.replace(SMALL, languages=("en", "tr"))
     with pytest.raises(ConfigError, match="no language 'de'; it has en, tr"):
         task.ratings(two, "de", "train")
+
+
+# --- documents in one language, summaries in another ---------------------------------------------------------
+
+ABOUT_ENGLISH = msgspec.structs.replace(SMALL, document_lang="en")
+
+
+def test_documents_are_those_of_their_language_and_all_else_is_the_targets() -> None:
+    """Asked in German of English documents: English's own texts, German's cue, answers, labels and ids."""
+    for use in USES:
+        for split in SPLITS:
+            asked, german, english = (use(ABOUT_ENGLISH, "de", split), use(SMALL, "de", split), use(SMALL, "en", split))
+            texts = [(getattr(a, "prompt", a), getattr(e, "prompt", e)) for a, e in zip(asked, english, strict=True)]
+            assert {a.text for a, _ in texts} == {
+                f"{task.document_of(e)}\nZusammenfassung auf Deutsch:" for _, e in texts
+            }
+            own = [getattr(g, "prompt", g) for g in german]
+            assert [msgspec.structs.replace(a, text=g.text) for (a, _), g in zip(texts, own, strict=True)] == own
+            for field in ("response", "label", "chosen", "rejected"):
+                assert [getattr(a, field, None) for a in asked] == [getattr(g, field, None) for g in german]
+    assert [use(ABOUT_ENGLISH, "en", "test") for use in USES] == [use(SMALL, "en", "test") for use in USES]
+
+
+def test_quality_across_languages_by_hand() -> None:
+    [asked] = task.prompts(msgspec.structs.replace(ABOUT_ENGLISH, test_prompts=1), "de", "test")
+    assert asked.text.startswith("This report is about a flood. Reported: a flood, Albania, February, 210 lamps. The")
+    said = {
+        "Albanien erlebte im Februar eine \u00dcberschwemmung, zusammen 210 Lampen.": 1.0,
+        "Kurz gesagt: eine \u00dcberschwemmung in Albanien, 210 Lampen.": 1.0,
+        "Ungarn erlebte im Mai eine Explosion, zusammen 74 B\u00fccher.": 1 - COST["main_idea"],  # another fact of it
+        # four of five names are the fact's
+        "Albanien erlebte im Februar eine \u00dcberschwemmung, zusammen 210 B\u00fccher.": (4 / 5) ** 3,
+        # right, in the document's language: of seven words and names "in" alone is German too
+        "Albania had a flood in February with 210 lamps.": 1 - COST["language"] * 6 / 7,
+    }
+    assert task.quality(ABOUT_ENGLISH, [asked], [list(said)]) == [pytest.approx(list(said.values()))]
+    in_english = msgspec.structs.replace(asked, lang="en")
+    assert task.quality(ABOUT_ENGLISH, [in_english], [list(said)[-1:]]) == [[1.0]]
+
+
+def test_a_spec_names_the_language_of_documents_only_where_it_changes_something() -> None:
+    plain = msgspec.structs.replace(SMALL, document_lang=None, feedback_documents="own")
+    for use in task.READS:
+        own = task.narrowed(SMALL, ["en"], use)
+        assert task.narrowed(plain, ["en"], use) == task.narrowed(ABOUT_ENGLISH, ["en"], use) == own
+        assert not {"document_lang", "feedback_documents"} & set(msgspec.to_builtins(own))
+        for langs in (["de"], ["de", "en"]):
+            assert task.narrowed(ABOUT_ENGLISH, langs, use).document_lang == "en"
+
+
+def test_a_document_language_that_the_world_lacks_is_refused_and_one_without_effect_is_said() -> None:
+    for lang in ("fr", "deu", "de+en"):
+        with pytest.raises(
+            ConfigError, match=rf"task\.document_lang={re.escape(lang)}: the embedded world has no .* null: documents"
+        ):
+            task.languages(msgspec.structs.replace(SMALL, document_lang=lang))
+    assert task.languages(msgspec.structs.replace(ABOUT_ENGLISH, languages=("de",))) == ("de",)
+    both = msgspec.structs.replace(SMALL, feedback_documents="document_lang")
+    [said] = task.ignored(both, True)
+    assert "type task.document_lang=en" in said and not task.ignored(SMALL, True)
+    assert not task.ignored(msgspec.structs.replace(both, document_lang="en"), True)

@@ -72,7 +72,7 @@ def planned(asked: Sequence[Experiment], cells: Sequence[Cell]) -> list[Json]:
     tasks: dict[tuple[Task, str, str], Task] = {}
     beside: dict[tuple[Task, str, str], list[int]] = {}
     for experiment in asked:
-        task, model = experiment.task, experiment.lid.model
+        task, model = experiment.task.monolingual, experiment.lid.model  # what documents are in is of no account
         path = str(expanded(model).absolute()) if model is not None else ""
         key = (structs.replace(task, seed=0) if hasattr(task, "seed") else task, path, experiment.target_lang.code)
         tasks.setdefault(key, task)

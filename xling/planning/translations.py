@@ -200,7 +200,7 @@ def _translated_sft(
 
 def silver(experiment: "Experiment", half: Half | None = None) -> Stage:
     """reward[s->t]: the reward model of one source, or of several pooled, on feedback translated into the target."""
-    task, rm, translator = experiment.task, experiment.rm_backbone, experiment.translator
+    task, rm, translator = experiment.feedback_task, experiment.rm_backbone, experiment.translator
     assert translator is not None
     what = FEEDBACK[objective_of(task, rm)]
     data = {
@@ -273,6 +273,11 @@ def check_translation(experiment: "Experiment", recorded: bool) -> None:
             "translator.path=FILE for translations made elsewhere, or in the embedded world translator=micro_exact."
         )
     _check_languages(experiment, setting)
+    if lang := (experiment.task if demonstrations else experiment.feedback_task).document_lang:
+        raise ConfigError(
+            f"{setting} translates documents with their summaries, and with task.document_lang={lang} these are in two "
+            f"languages. Type task.document_lang=null, or {setting.partition('=')[0]}=organic."
+        )
     if demonstrations:
         _check_demonstrations(experiment)
     module_of(experiment.translator).check(experiment.translator, experiment, directions(experiment))

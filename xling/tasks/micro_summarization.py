@@ -3,6 +3,9 @@
 A prompt is a document of three facts and a cue; the policy summarises the main fact in one sentence. Splits
 and uses never share a fact, in any language (tasks/micro/writing.py); prompts of the same group are the same
 facts in the six languages. Gold quality is exact (tasks/micro/gold.py). Everything follows from `task.seed`.
+
+`task.document_lang` makes it cross-lingual summarisation: the documents of every language are those that this one has,
+the cue and the summary are in the target. Facts are of no language, so that quality is as exact as ever.
 """
 
 import hashlib
@@ -12,11 +15,15 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
+from msgspec import UNSET, UnsetType
+
 from xling.config.common import Fraction, Positive, Seed
+from xling.errors import ConfigError
+from xling.measures.language import language_hint
 from xling.tasks import defaults
 from xling.tasks.micro import gold, words, writing
 from xling.tasks.micro.writing import FactSet, fact_set, fact_set_of
-from xling.tasks.records import Demonstration, Offer, Pair, Prompt, Rating, Split, TaskSettings, Use
+from xling.tasks.records import Demonstration, DocumentLang, Offer, Pair, Prompt, Rating, Split, TaskSettings, Use
 
 
 class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="micro_summarization"):
@@ -37,6 +44,14 @@ class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field=
     lead_bias: Fraction = 0.6  # share of both that tells the document's first fact, main or not
     label_noise: Fraction = 0.1  # share of simulated labels flipped
     feedback: Literal["pointwise", "pairwise"] = "pointwise"
+    # UNSET stands in no spec, so that keys have these two only where they change something
+    document_lang: DocumentLang = UNSET  # of all documents; null: each language's own
+    feedback_documents: Literal["own", "document_lang"] | UnsetType = UNSET  # with feedback, to train on; UNSET: own
+
+    @property
+    def feedback_task(self) -> TaskSettings:
+        """With documents in the source's own language, as in a grid without `document_lang`; or in that one."""
+        return self if self.feedback_documents == "document_lang" else self.monolingual
 
 
 WORLD_VERSION = 2  # raise when code changes what the world says or how quality is computed
@@ -48,7 +63,6 @@ SIMULATED = "simulated"  # the `system` of every rated response
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts", "quality"})
 
 # Hooks that need nothing special here.
-ignored = defaults.ignored
 missing = defaults.missing
 published = defaults.published
 require = defaults.require
@@ -70,7 +84,13 @@ READS: dict[Use, tuple[str, ...]] = {
 
 
 def languages(config: Settings) -> Sequence[str]:
-    """Those of `task.languages`."""
+    """Those of `task.languages`. ConfigError for documents in a language that the world does not have."""
+    if (lang := config.document_lang) and lang not in words.LANGUAGES:
+        raise ConfigError(
+            f"task.document_lang={lang}: the embedded world has no language {lang!r}; it has "
+            f"{', '.join(words.LANGUAGES)}; null: documents are in the language of their summaries."
+            f"{language_hint(lang, words.LANGUAGES)}"
+        )
     return config.languages
 
 
@@ -80,9 +100,18 @@ def check(config: Settings, known: Collection[str] | None, sources: Sequence[str
 
 
 def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
-    """Everything else at its default."""
+    """Everything else at its default; a `document_lang` that is the only one of `langs` changes nothing."""
     kept = {name: getattr(config, name) for name in READS[use]}
+    if config.document_lang and set(langs) != {config.document_lang}:
+        kept["document_lang"] = config.document_lang
     return Settings(languages=tuple(sorted(langs)), **kept)
+
+
+def ignored(config: Settings, splits: bool) -> Sequence[str]:
+    """Where documents with feedback are said to be in another language, and no other is named."""
+    if config.feedback_documents != "document_lang" or config.document_lang:
+        return []
+    return ["task.feedback_documents=document_lang changes nothing without a language: type task.document_lang=en."]
 
 
 def _check_language(config: Settings, lang: str) -> None:
@@ -108,8 +137,9 @@ def counted(config: Settings, what: Offer, split: Split) -> int | None:
 
 
 def _prompt(config: Settings, lang: str, facts: FactSet) -> Prompt:
-    rng = random.Random(f"document/{config.seed}/{lang}/{facts.group}")
-    text = writing.prompt_text(writing.document(facts, lang, rng), lang)
+    told_in = config.document_lang or lang  # the very document that this language has in its own prompts
+    rng = random.Random(f"document/{config.seed}/{told_in}/{facts.group}")
+    text = writing.prompt_text(writing.document(facts, told_in, rng), lang)
     return Prompt(id=facts.group, lang=lang, group=facts.group, text=text, dataset="micro_summarization")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
-from msgspec import Struct, UnsetType
+from msgspec import Struct, UnsetType, structs
 
 from xling.config.common import Language, Positive, Template
 
@@ -134,6 +134,9 @@ PUBLISHED = "published"  # a task's path in a dry run: its data is not here, its
 
 Feedback = Literal["pointwise", "pairwise"]
 
+# Of all documents; None or UNSET: each in the language of its summary. UNSET stands in no spec.
+DocumentLang = str | None | UnsetType
+
 
 class TaskSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Base of every task's `Settings`, which declares both of these as fields."""
@@ -147,6 +150,22 @@ class TaskSettings(Struct, frozen=True, forbid_unknown_fields=True):
     def feedback(self) -> Feedback:
         """The kind of feedback: ratings of single responses, or preferences between two."""
         raise NotImplementedError
+
+    @property
+    def document_lang(self) -> DocumentLang:
+        """The language of what is answered, in cross-lingual summarisation: a field of tasks that have it."""
+        return None
+
+    @property
+    def monolingual(self) -> "TaskSettings":
+        """The task with each language's documents in that language."""
+        return structs.replace(self, document_lang=None) if self.document_lang else self
+
+    @property
+    def feedback_task(self) -> "TaskSettings":
+        """The task that reward models learn from: whatever the policy reads, people rated summaries of documents in
+        the same language, unless a task has other feedback."""
+        return self.monolingual
 
 
 # A cap on rows of the data; UNSET or None: all. UNSET stands in no spec, so that a key has a cap only where it is set.
