@@ -17,6 +17,7 @@ from xling.config.policies import Recorded
 from xling.errors import ConfigError
 from xling.experiment import Experiment, experiment_from
 from xling.judges.target_rm import Settings as TargetRM
+from xling.optimizers.ppo import Settings as PPO
 from xling.planning.dag import SHUFFLES, SOURCELESS, cells_from, judge_stage
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.frozen_lm import Settings as FrozenLM
@@ -296,6 +297,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"policy": Recorded()}, r"policy=recorded needs recorded responses, and task=micro_summarization has none"),
     ({"rm": SystemIdentity()}, r"rm_backbone=system reads recorded responses .* use rm_backbone=same_as"),
     ({"rm": Untrained("human")}, r"rm_backbone=human reads recorded responses"),
+    ({"rm": Untrained("consensus"), "optimizer": PPO()}, r"rm_backbone=consensus compares .*=ppo learns .*=best_of_n"),
     ({"judge": "human"}, r"judge=human needs recorded ratings .* Use judge=gold or target_rm"),
     ({"rm": Untrained("length"), "judge": "target_rm"}, r"judge=target_rm judges by .* rm_backbone=length has none"),
     (

@@ -42,6 +42,7 @@ from xling.planning.dag import SOURCELESS, judge_stage
 from xling.planning.specs import base
 from xling.results.items import read_record
 from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.consensus import chrf
 from xling.rewards.frozen_lm import Settings as FrozenLM
 from xling.rewards.networks import load_reward
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
@@ -336,7 +337,7 @@ def test_bag_of_words(runner: Runner, tiny_folder: Path, feedback: str, permutat
 # --- references and controls --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SOURCELESS)
+@pytest.mark.parametrize("name", [*SOURCELESS, "consensus"])
 def test_a_reference_has_all_files(runner: Runner, tiny_folder: Path, name: str) -> None:
     stage, folder = runner.cell(experiment(tiny_folder, rm=Untrained(name)))  # type: ignore[arg-type]
     assert read(parent(runner, stage, "score") / "heldout.json").keys() == POINTWISE
@@ -359,6 +360,20 @@ def test_gold_is_the_exact_quality_and_the_ceiling(runner: Runner, tiny_folder: 
     _, folder = runner.cell(experiment(tiny_folder, rm=Untrained("gold")))
     ceiling = np.array(read(folder / "items.json")["win"])
     assert (ceiling >= np.array(read(cell[1] / "items.json")["win"])).all()
+
+
+def test_consensus_compares_with_the_pool(runner: Runner, tiny_folder: Path, cell: tuple[Stage, Path]) -> None:
+    stage, _ = runner.cell(experiment(tiny_folder, rm=Untrained("consensus")))
+    rows, against = (
+        [row["responses"] for row in samples(parent(runner, stage, role))] for role in ("pool", "baseline")
+    )
+    found = {role: array(parent(runner, stage, "score") / f"{role}.npy") for role in ("pool", "baseline")}
+    others = rows[3][1:]
+    assert found["pool"][3, 0] == pytest.approx(np.mean([chrf([rows[3][0]], [other]) for other in others]))
+    assert found["baseline"][3, 1] == pytest.approx(np.mean([chrf([against[3][1]], [other]) for other in rows[3]]))
+    assert np.ptp(found["pool"], axis=1).min() >= 0 and set(
+        read(parent(runner, stage, "score") / "heldout.json")["score"]
+    ) == {0.0}
 
 
 def test_length_counts_characters(runner: Runner, tiny_folder: Path, cell: tuple[Stage, Path]) -> None:

@@ -71,6 +71,11 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
     check_lengths(policy, (policy.max_prompt_tokens, policy.max_new_tokens), "policy")
     check_reward_model(experiment, rm)
     OPTIMIZERS.of(experiment.optimizer).check(experiment.optimizer, policy, rm)
+    if trains(experiment.optimizer) and rm.compares:
+        raise ConfigError(
+            f"rm_backbone={rm.name} compares a response with the other samples of its prompt, and "
+            f"optimizer={name_of(experiment.optimizer)} learns from rewards of single ones. Type optimizer=best_of_n."
+        )
     if trains(experiment.optimizer):
         _check_following("optimizer", experiment.optimizer.optimizer, policy)
     if trains(experiment.optimizer) and "demonstrations" not in offers(experiment.task):

@@ -39,6 +39,11 @@ class RewardSettings(Struct, frozen=True, forbid_unknown_fields=True, tag_field=
         """The same with the true labels: itself, but for a control with permuted ones."""
         return msgspec.structs.replace(self, permutation=0) if hasattr(self, "permutation") else self
 
+    @property
+    def compares(self) -> bool:
+        """Whether it scores a response beside the other samples of its prompt, and not by itself."""
+        return False
+
 
 # --- while planning -----------------------------------------------------------------------------------------
 
@@ -160,6 +165,7 @@ class Request:
     max_prompt_tokens: int = 1024  # the policy's
     numbered: bool = True  # responses are the samples of a pool, each known by its number; else by their text alone
     recorded: Recorded | None = None  # the responses, if systems' recorded ones are scored
+    others: Callable[[], Mapping[str, Sequence[str]]] = dict  # samples that responses are compared with, by prompt
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """References and controls that learn nothing; docs/controls.md says what each is for."""
 
 import hashlib
+import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -8,7 +9,7 @@ from xling.config.policies import LanguageModel, Policy
 from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.models.checkpoints import check_policy
-from xling.models.encoder import check_encoder
+from xling.models.encoder import check_encoder, encoder_identity, located
 from xling.models.text import Limits, count_cut, language_model_rooms, policy_ids, prompt_ids, response_ids
 from xling.rewards import (
     Base,
@@ -22,6 +23,7 @@ from xling.rewards import (
     Scores,
     Scoring,
 )
+from xling.rewards.consensus import chrf, cosine, scores
 from xling.rewards.heads import generator
 from xling.tasks.options import offers, task_module
 from xling.tasks.records import Prompt
@@ -41,19 +43,28 @@ Control = Literal[
 class Settings(RewardSettings, frozen=True, tag="untrained"):
     """Known by its score, which is its name in conf/rm_backbone."""
 
-    score: Literal[Control, "cosine", "human"]
-    encoder: str = "packaged"  # of score=cosine, as in sentence_encoder
+    score: Literal[Control, "cosine", "human", "consensus", "consensus_cosine"]
+    encoder: str = "packaged"  # of score=cosine and consensus_cosine, as in sentence_encoder
 
     @property
     def name(self) -> str:
         """random, length, gold, ..."""
         return self.score
 
+    @property
+    def compares(self) -> bool:
+        return self.score.startswith("consensus")
+
 
 def check(rm: Settings, choices: Choices) -> None:
     """Each score has its own needs of the task, the policy and the responses."""
-    if rm.score == "cosine":
+    if rm.score.endswith("cosine"):
         check_encoder(rm.encoder)
+    if rm.score == "consensus" and importlib.util.find_spec("fastchrf") is None:
+        raise ConfigError(
+            "rm_backbone=consensus needs the package fastchrf, which is not installed here. Install it with `pip "
+            "install fastchrf`, or type rm_backbone=consensus_cosine."
+        )
     if rm.score.startswith("likelihood"):
         _check_likelihood(rm.score, choices)
     if rm.score == "human" and not choices.recorded:
@@ -90,7 +101,9 @@ def reader(rm: Settings, policy: Policy | None, side: str) -> EncoderReader | No
 
 
 def scoring(rm: Settings, policy: Policy, reading: Mapping[str, Any], side: str, seed: int) -> Scoring:
-    spec = {"seed": seed if rm.score == "random" else 0}
+    spec: dict[str, Any] = {"seed": seed if rm.score == "random" else 0}
+    if rm.score == "consensus_cosine":
+        spec["encoder"] = encoder_identity(rm.encoder)
     if not rm.score.startswith("likelihood") or not isinstance(policy, LanguageModel):
         return Scoring({}, spec)
     model: Model = Base(policy) if rm.score.endswith("base") else "sft"
@@ -106,6 +119,10 @@ def load(context: Context, rm: Settings, request: Request) -> Scorer | FeatureSc
         return Scorer(lambda prompts, responses: [[float(len(text)) for text in row] for row in responses])
     if rm.score == "random":
         return Scorer(_random(request))
+    if rm.score == "consensus":
+        return Scorer(scores(request.others(), chrf))
+    if rm.score == "consensus_cosine":
+        return Scorer(scores(request.others(), cosine(located(rm.encoder, context.spec["encoder"]))))
     recorded = request.recorded
     if recorded is None:
         return Scorer(lambda prompts, responses: task_module(request.task).quality(request.task, prompts, responses))

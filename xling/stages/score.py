@@ -7,7 +7,7 @@ there is one scoring path. Prompts go through in blocks, and a killed stage goes
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from xling.grid import joined
 from xling.grid.stage import Context
 from xling.jsonfiles import read_json, write_json
 from xling.models.encoder import knows
-from xling.results.samples import Array, ragged
+from xling.results.samples import Array, iterate_samples, ragged
 from xling.results.specs import ScoreSpec
 from xling.rewards import REWARDS, FeatureScorer, Request, RewardSettings, Scorer, encoder_of
 from xling.rewards.heads import blocks_of as features_of
@@ -64,8 +64,11 @@ class SpecScores:
     def __init__(self, context: Context, spec: ScoreSpec, recorded: Recorded | None = None) -> None:
         self.context = context
         side = spec.truncation_side
+        others = partial(_samples_of, context, recorded)
         self.scorer = loaded(
-            context, spec.rm, Request(spec.task, spec.seed, side, side, spec.max_prompt_tokens, recorded=recorded)
+            context,
+            spec.rm,
+            Request(spec.task, spec.seed, side, side, spec.max_prompt_tokens, recorded=recorded, others=others),
         )
         self.cut: dict[str, dict[str, int]] = {}  # part -> how many texts were longer than the limits
 
@@ -85,6 +88,13 @@ class SpecScores:
             cut += longer.astype(np.int64)
         self.cut[part] = {"cut_prompts": int(cut[0]), "cut_responses": int(cut[1])}
         return out
+
+
+def _samples_of(context: Context, recorded: Recorded | None) -> dict[str, list[str]]:
+    """The pool's responses by prompt, or what all systems said."""
+    if recorded is not None:
+        return {prompt.id: said for prompt, said in zip(recorded.prompts, recorded.responses, strict=True)}
+    return {samples.prompt: samples.responses for samples in iterate_samples(context.parents["pool"])}
 
 
 def _scored(scorer: Scorer, block: list[Asked]) -> list[Any]:
