@@ -33,7 +33,7 @@ class Case(NamedTuple):
     """A training of a model (llama or mt5)."""
 
     model: str
-    trainer: str  # ppo, ppo shared, rloo or dpo; trl's: grpo, trl rloo
+    trainer: str  # ppo, ppo shared, rloo, dpo or dpo in rounds; trl's: grpo, trl rloo
     how: str  # ddp, fsdp or layers
     optimizer: str = "adamw"
     micro: int | None = None
@@ -52,7 +52,7 @@ CASES = [
     Case("llama", "dpo", "layers", "adafactor", micro=1),
     Case("mt5", "ppo shared", "fsdp", "adafactor"),
     Case("mt5", "rloo", "layers", micro=1),
-    Case("mt5", "dpo", "ddp"),
+    Case("mt5", "dpo 2", "ddp"),
     Case("llama", "ppo", "layers", lora=True),
     Case("llama", "dpo", "fsdp", lora=True),
     Case("llama", "grpo", "ddp"),
@@ -84,8 +84,8 @@ def settings_of(case: Case) -> Any:
     peak = 1e-3 if case.model == "llama" else 1e-4  # an mT5 begins far from even
     same: dict[str, Any] = {"steps": STEPS, "batch_size": 8, "learning_rate": peak, "warmup_steps": 2, "eval_every": 5}
     same |= {"optimizer": case.optimizer, "micro_batch_size": case.micro, "keep": "best"}
-    if case.trainer == "dpo":
-        return dpo.Settings(**same)
+    if case.trainer.startswith("dpo"):
+        return dpo.Settings(rounds=int(case.trainer[4:] or 1), n=3, **same)
     if case.trainer == "grpo":
         return grpo.Settings(k=4, **same)
     if case.trainer == "trl rloo":

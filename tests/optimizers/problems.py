@@ -18,7 +18,7 @@ from xling.models.load import load_policy, save_policy
 from xling.models.sampling import sample_chunk
 from xling.models.states import all_log_probabilities, predicting_states, responses_of
 from xling.models.text import Ids, prompt_ids
-from xling.optimizers.problem import Problem, Reward, Row, Watch
+from xling.optimizers.problem import Pool, Problem, Reward, Row, Watch
 
 KINDS = ("llama", "mt5")
 BANDIT_TOKENS = ["<pad>", "</s>", "a", "b", "c", "d", "e", "f", "g", "h"]
@@ -54,15 +54,15 @@ def _problem(
 # --- ten tokens, and an optimum that is known ---------------------------------------------------------------
 
 
-def saved(folder: Path, kind: str) -> Path:
+def saved(folder: Path, kind: str, width: int = 16, seed: int = 5) -> Path:
     """A model of random weights, of a scale at which its distribution is far from uniform."""
     sizes: dict[str, Any] = {"vocab_size": len(BANDIT_TOKENS), "pad_token_id": PAD, "eos_token_id": EOS}
     model: Any
     if kind == "llama":
         model = hf.LlamaForCausalLM(
             hf.LlamaConfig(
-                hidden_size=16,
-                intermediate_size=32,
+                hidden_size=width,
+                intermediate_size=2 * width,
                 num_hidden_layers=2,
                 num_attention_heads=2,
                 bos_token_id=2,
@@ -72,9 +72,9 @@ def saved(folder: Path, kind: str) -> Path:
     else:
         model = hf.MT5ForConditionalGeneration(
             hf.MT5Config(
-                d_model=16,
-                d_kv=8,
-                d_ff=32,
+                d_model=width,
+                d_kv=width // 2,
+                d_ff=2 * width,
                 num_layers=2,
                 num_heads=2,
                 dropout_rate=0.1,
@@ -82,7 +82,7 @@ def saved(folder: Path, kind: str) -> Path:
                 **sizes,
             )
         )
-    generator = torch.Generator().manual_seed(5)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, parameter in sorted(model.named_parameters()):
             if parameter.ndim > 1:
@@ -118,13 +118,27 @@ def outcomes(length: int) -> list[Ids]:
     ]
 
 
-@torch.no_grad()
-def distribution(model: Any, said: list[Ids]) -> Tensor:
-    """(len(said),) probabilities of responses to the one prompt."""
+def log_distribution(model: Any, said: list[Ids]) -> Tensor:
+    """(len(said),) log-probabilities of responses to the one prompt."""
     batch = responses_of(model, PROMPTS * len(said), said, PAD)
     every = all_log_probabilities(model, predicting_states(model, batch))
     log_p = every.gather(-1, batch.ids[..., None])[..., 0]
-    return (log_p * batch.mask).sum(1).exp()
+    return (log_p * batch.mask).sum(1)
+
+
+@torch.no_grad()
+def distribution(model: Any, said: list[Ids]) -> Tensor:
+    """(len(said),) probabilities of responses to the one prompt."""
+    return log_distribution(model, said).exp()
+
+
+def with_pool(problem: Problem, said: list[Ids], p: Tensor, rewards: Sequence[float], prompts: int, n: int) -> None:
+    """The one prompt becomes `prompts` of the same tokens, each with n of `said`, drawn with probabilities `p`."""
+    generator = torch.Generator().manual_seed(problem.seed)
+    rows = torch.multinomial(p, prompts * n, True, generator=generator).view(prompts, n).tolist()
+    problem.names, problem.prompts = [f"en/{i}" for i in range(prompts)], PROMPTS * prompts
+    responses, values = ([[column[i] for i in row] for row in rows] for column in (said, rewards))
+    problem.pool = Pool(list(range(prompts)), responses, values)  # type: ignore[arg-type]
 
 
 def optimum(reference: Tensor, rewards: Tensor, beta: float) -> Tensor:

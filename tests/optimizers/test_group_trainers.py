@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from xling.optimizers.grpo import Settings as GRPO
 from xling.optimizers.grpo_shao import Settings as SHAO
 from xling.optimizers.problem import Problem, Reward, prompts_of_step
 from xling.optimizers.rloo import Settings as RLOO
-from xling.optimizers.training import run as run_steps
 from xling.optimizers.trl_trainers import CHECKPOINTING
 
 SHORT: dict[str, Any] = {"steps": 6, "batch_size": 8, "k": 4, "learning_rate": 1e-2, "warmup_steps": 1, "eval_every": 2}
@@ -258,15 +258,30 @@ def test_adapters_learn_and_go_on_after_a_stop(tiny_folder: Path, tmp_path: Path
 # --- DPO ----------------------------------------------------------------------------------------------------
 
 
-def test_the_loss_of_dpo_is_trls(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# trl's names of losses, as we set them
+LOSSES: dict[str, dict[str, Any]] = {
+    "sigmoid": {},
+    "sigmoid_norm": {"per_token": True},
+    "hinge": {"loss": "hinge"},
+    "ipo": {"loss": "ipo", "per_token": True},
+}
+
+
+def test_the_losses_of_dpo_are_trls(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours, on one batch of token ids; the learning rate is too small to change the weights."""
     monkeypatch.setenv("CI", "1")  # trl reports to nobody
     problem = problem_of(tiny_folder, tmp_path, 1)
     disturb(problem.reference)
     eos = problem.ends[0]
-    pairs = [(0, [9, 10, eos], [11, 12, 13, 14, 15, 16]), (3, [20, eos], [21, 22, eos]), (5, [eos], [30, 31, 32, eos])]
-    settings = DPO(steps=1, batch_size=3, learning_rate=1e-12, beta=0.3)
-    run_steps(dpo.Learner(problem, settings, pairs))
+    pairs = [
+        dpo.Pair(0, [9, 10, eos], [11, 12, 13, 14, 15, 16]),
+        dpo.Pair(3, [20, eos], [21, 22, eos]),
+        dpo.Pair(5, [eos], [30, 31, 32, eos]),
+    ]
+    ours: dict[str, float] = {}
+    for name, changes in LOSSES.items():
+        learner = dpo.Learner(problem, DPO(steps=1, batch_size=3, learning_rate=1e-12, beta=0.3, **changes), pairs)
+        ours[name] = learner.iterate(0)["loss"]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`is_gradient_checkpointing` is deprecated", FutureWarning)
         trainer = DPOTrainer(
@@ -284,12 +299,17 @@ def test_the_loss_of_dpo_is_trls(tiny_folder: Path, tmp_path: Path, monkeypatch:
             processing_class=problem.tokenizer,
         )
         features = [
-            {"prompt_ids": problem.prompts[number], "chosen_ids": chosen, "rejected_ids": rejected}
-            for number, chosen, rejected in pairs
+            {"prompt_ids": problem.prompts[pair.prompt], "chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
+            for pair in pairs
         ]
-        loss = trainer.compute_loss(problem.policy, DataCollatorForPreference(problem.pad)(features))
-    assert problem.watch.curve[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-4)
-    assert abs(float(loss.detach()) - math.log(2)) > 0.01
+        theirs: dict[str, float] = {}
+        for name in LOSSES:
+            trainer.loss_types = [name]
+            loss = trainer.compute_loss(problem.policy, DataCollatorForPreference(problem.pad)(features))
+            theirs[name] = float(loss.detach())
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    apart = sorted([*ours.values(), math.log(2)])  # which is DPO's loss at the start, where all margins are 0
+    assert min(high - low for low, high in pairwise(apart)) > 1e-3
 
 
 # --- what goes wrong ----------------------------------------------------------------------------------------

@@ -9,13 +9,15 @@ from types import ModuleType
 from typing import Any
 
 import families
+import msgspec
 import problems
 import pytest
 import torch
 from problems import KINDS, bandit, problem_of, same, saved, weights
 
 from xling.models.text import Ids, decode_response, prompt_ids
-from xling.optimizers import ppo, rloo
+from xling.optimizers import dpo, ppo, rloo
+from xling.optimizers.dpo import Settings as DPO
 from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.problem import Problem
 from xling.optimizers.rloo import Settings as RLOO
@@ -35,7 +37,7 @@ COMMON: dict[str, Any] = {
 
 
 def distances(
-    tmp_path: Path, kind: str, optimizer: ModuleType, settings: PPO | RLOO, length: int
+    tmp_path: Path, kind: str, optimizer: ModuleType, settings: DPO | PPO | RLOO, length: int
 ) -> tuple[float, float]:
     """Total variation to the optimum of SFT_t and of the trained policy."""
     said = problems.outcomes(length)
@@ -46,6 +48,8 @@ def distances(
     before = problems.distribution(problem.reference, said)
     assert float(before.sum()) == pytest.approx(1.0, abs=1e-4)
     best = problems.optimum(before, torch.tensor(rewards), BETA)
+    if isinstance(settings, DPO):
+        problems.with_pool(problem, said, before, rewards, 256, settings.n)
     optimizer.train(problem, settings)
     after = problems.distribution(problem.policy, said)
     return problems.total_variation(before, best), problems.total_variation(after, best)
@@ -62,6 +66,19 @@ def test_ppo_finds_the_optimum_of_a_bandit(tmp_path: Path, kind: str) -> None:
 def test_rloo_finds_the_optimum_of_a_bandit(tmp_path: Path, kind: str) -> None:
     start, end = distances(tmp_path, kind, rloo, RLOO(trainer="own", steps=60, k=8, **COMMON), 1)
     assert start >= FAR and end <= TOLERANCE
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_dpo_finds_the_optimum_of_a_bandit_if_preferences_are_bradley_and_terrys(
+    tmp_path: Path, kind: str, rounds: int
+) -> None:
+    settings = DPO(steps=60, n=4, pairs="all", preferences="soft", rounds=rounds, **COMMON | {"batch_size": 32})
+    start, end = distances(tmp_path / "soft", kind, dpo, settings, 1)
+    assert start >= FAR and end <= TOLERANCE
+    if rounds == 1:  # the same steps on pairs that are ranked go on beyond it
+        ranked = msgspec.structs.replace(settings, preferences="ranked")
+        assert distances(tmp_path / "ranked", kind, dpo, ranked, 1)[1] > start
 
 
 def test_ppo_finds_the_optimum_over_two_tokens(tmp_path: Path) -> None:

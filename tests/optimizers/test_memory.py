@@ -62,7 +62,7 @@ def learner(
         model.to(dtype)
     budget = FEW | {"micro_batch_size": micro}
     if name == "dpo":
-        pairs: list[dpo.Pair] = [(0, [2 + i % 8, 3, 1], [4, 2 + i // 8, 5, 6][: 2 + i % 3]) for i in range(16)]
+        pairs: list[dpo.Pair] = [dpo.Pair(0, [2 + i % 8, 3, 1], [4, 2 + i // 8, 5, 6][: 2 + i % 3]) for i in range(16)]
         return dpo.Learner(problem, dpo.Settings(**budget), pairs)
     if name == "rloo":
         return rloo.Learner(problem, rloo.Settings(trainer="own", **budget))
@@ -334,7 +334,7 @@ def test_a_policy_with_adapters_is_its_own_reference(name: str, folder: Path, tm
             problem.reference = bandit(folder, tmp_path / "other", lambda ids: 0.0, 2, 4).reference
         settings = FEW | {"beta": 0.5, "steps": 3}
         if name == "dpo":
-            run(dpo.Learner(problem, dpo.Settings(**settings), [(0, [2 + i % 8, 1], [3, 4]) for i in range(8)]))
+            run(dpo.Learner(problem, dpo.Settings(**settings), [dpo.Pair(0, [2 + i % 8, 1], [3, 4]) for i in range(8)]))
         elif name == "ppo":
             ppo.train(problem, ppo.Settings(value_only_steps=0, **settings))
         elif name == "grpo":

@@ -55,6 +55,10 @@ class PolicyTraining(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         """Taken off the standardised reward of a response that was cut at max_new_tokens."""
         return 0.0
 
+    def in_key(self) -> dict[str, Any]:
+        """As a stage's spec has them, and so its key."""
+        return msgspec.to_builtins(self)  # type: ignore[no-any-return]
+
     def for_untrained_reward(self) -> Self:
         """The settings of a control cell, whose reward is no trained model."""
         return self

@@ -473,7 +473,7 @@ class TargetStages:
             **shared_out(data_of(task, langs, "demonstrations"), policy),
             **reading(task, policy, langs),
             lang=self.lang,
-            optimizer=msgspec.to_builtins(settings),
+            optimizer=settings.in_key(),
             rm=rm,
             reading=texts_read(reader_of(rm, policy, side)),
             rm_truncation_side=side,
