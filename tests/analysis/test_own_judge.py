@@ -40,7 +40,8 @@ def test_it_is_in_no_mean_tie_count_or_headline(tmp_path: Path) -> None:
     home = [entry for entry in panel.entries if entry.home]
     assert [entry.status for entry in home] == [OWN_JUDGE] * 3
     assert all(entry.win is None and entry.win_own and 90 < entry.win_own.value < 99 for entry in home)
-    assert not any(entry.best or entry.tied or entry.versus_best or entry.quality or entry.win_lc for entry in home)
+    for name in ("best", "tied", "versus_best", "quality", "win_equal_length"):
+        assert not any(getattr(entry, name) for entry in home)
     assert not any(entry.versus_home for entry in panel.entries)
     assert all(any(e.best for e in panel.entries if e.target == target and e.abroad) for target in LANGS)
     for means in (panel.column_means, panel.row_means):

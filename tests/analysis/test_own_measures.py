@@ -70,7 +70,7 @@ def test_a_file_with_a_fault(text: str, said: str, tmp_path: Path) -> None:
         own_measure(f"{written(tmp_path, text)}:chrf")
 
 
-@pytest.mark.parametrize("name", ["win_rate", "accuracy", "win_lc", "length", "judge"])
+@pytest.mark.parametrize("name", ["win_rate", "accuracy", "win_equal_length", "length", "judge"])
 def test_a_name_that_a_table_has_already(name: str, tmp_path: Path) -> None:
     """Two measures of one name could not be told apart in measures.parquet and grid.measures."""
     mine = written(tmp_path, f"def {name}(responses): pass")

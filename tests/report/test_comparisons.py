@@ -49,7 +49,7 @@ def test_a_panel_an_optimizer_and_the_comparison_last(reduced):
         assert f"{arm.mean.value:.1f} [{arm.mean.low:.1f}" in line and f" {arm.above_50}/9 " in line
         if arm.versus is not None:
             assert f"{arm.versus.estimate.value:+.1f}" in line
-    assert sum("LC win: length-controlled" in line for line in lines) == 1  # explained once
+    assert sum("equal length: wins if" in line for line in lines) == 1  # explained once
 
 
 def test_what_stands_beside_a_win_rate_is_its_baselines_too(tmp_path):
@@ -85,7 +85,7 @@ def test_a_larger_matrix_shows_means_over_targets(tmp_path):
 
 def test_markdown_of_five_optimizers_is_well_formed(reduced):
     text = markdown(reduced[1])
-    for title in ("Optimizers", "Win rate minus best_of_n", "KL from SFT_t", "Length-controlled win rate"):
+    for title in ("Optimizers", "Win rate minus best_of_n", "KL from SFT_t", "Win rate at equal length"):
         assert f"### {title}" in text
     assert text.index("## Panels compared") < text.index("## same_as_policy, best_of_n")
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]

@@ -14,7 +14,7 @@ MEASURES = {  # heat maps by the words on their tabs -> fields of an entry
     "win rate": "win",
     "minus home": "versus_home",
     "minus best": "versus_best",
-    "length-controlled": "win_lc",
+    "equal length": "win_equal_length",
     "language": "share_in_language",
     "length": "length",
     "ended": "eos",

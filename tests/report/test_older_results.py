@@ -64,7 +64,7 @@ def test_a_matrix_without_the_new_fields_and_with_unknown_ones_is_read(folder):
         del panel[name]
     for entry in panel["entries"]:
         entry["mood"] = "good"
-        for name in ("win_lc", "quality", "repetition", "keys", "best", "tied"):
+        for name in ("win_equal_length", "quality", "repetition", "keys", "best", "tied"):
             del entry[name]
     (folder / "matrix.json").write_text(json.dumps(content))
     after = read_matrix(folder)

@@ -212,7 +212,7 @@ def test_every_table_equals_matrix_json(tmp_path):
     for row in measures:
         entry = by_place.get((row["source_lang"], row["target_lang"]))
         if entry is not None:
-            for name in ("length", "win_lc", "quality"):
+            for name in ("length", "win_equal_length", "quality"):
                 found = [row[name], row[f"{name}_low"], row[f"{name}_high"]]
                 assert found == [entry[name]["value"], entry[name]["low"], entry[name]["high"]]
     for row in rows_of(run.table("rm_accuracy")):

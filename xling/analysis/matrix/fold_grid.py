@@ -24,8 +24,8 @@ from xling.analysis.matrix.column import (
     panel_key,
     read_column,
 )
+from xling.analysis.matrix.equal_length import Lengths, at_equal_length, lengths_of
 from xling.analysis.matrix.frontier import frontiers, marked
-from xling.analysis.matrix.length_control import Lengths, length_controlled, lengths_of
 from xling.analysis.matrix.names import named
 from xling.analysis.matrix.own_measures import OwnMeasures, own_measures
 from xling.analysis.matrix.types import (
@@ -256,16 +256,17 @@ class _Draft:
                     abroad.add(folded.wins, number, entry)
         self.columns.append(dataclasses.replace(folded, wins=[], kl=[], hits=[]))
         for seeds, drawn in clusters.items():
-            self.lengths.setdefault(seeds, []).append(lengths_of(column, seeds, drawn))
+            trained = {number for numbers in folded.groups.panels.values() for number in numbers}
+            self.lengths.setdefault(seeds, []).append(lengths_of(column, seeds, drawn, trained))
         self.judged += [] if judged is None else [judged]
 
     def finish(self) -> Block:
-        found, slope = length_controlled([columns for _, columns in sorted(self.lengths.items())])
+        found, slope = at_equal_length([columns for _, columns in sorted(self.lengths.items())])
         for place, column in enumerate(self.columns):
-            controlled = found.get(column.target, [None] * len(column.entries))
+            wins = found.get(column.target, [None] * len(column.entries))
             entries = [
-                replace(entry, win_lc=win_lc if entry.win else None)
-                for entry, win_lc in zip(column.entries, controlled, strict=True)
+                replace(entry, win_equal_length=win if entry.win else None)
+                for entry, win in zip(column.entries, wins, strict=True)
             ]
             self.columns[place] = dataclasses.replace(column, entries=entries)
         references: dict[PanelKey, list[tuple[FoldedColumn, int]]] = {}

@@ -111,12 +111,12 @@ class Entry(Struct, frozen=True):
             own_table=True,
         ),
     ] = None
-    win_lc: Annotated[  # length_control.py
+    win_equal_length: Annotated[  # equal_length.py
         Estimate | None,
         Measure(
-            "Length-controlled win rate, %",
-            "LC win",
-            note="length-controlled, by one logistic regression for all cells of a judge and optimizer, %",
+            "Win rate at equal length, %",
+            "equal length",
+            note="wins if responses were as long as the baseline's, by one regression a judge and optimizer, %",
             scale=OF_CHANCE,
             own_table=True,
         ),
@@ -490,7 +490,7 @@ class Block(Struct, frozen=True):
     controls: list[Control]
     shuffled: list[Entry]  # reward models on permuted labels: what the panels' bands are made of
     judge_accuracy: list[JudgeAccuracy] = []
-    length_slope: Estimate | None = None  # log-odds of a win per tanh of standardised extra length (length_control.py)
+    length_slope: Estimate | None = None  # log-odds of a win per tanh of standardised extra length (equal_length.py)
 
 
 class Matrix(Struct, frozen=True):

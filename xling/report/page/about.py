@@ -15,17 +15,16 @@ ABOUT = {
         "prompts. Intervals are of each by itself. *: worse than the best at 95 % for all sources of the target "
         "together; all others are tied with it."
     ),
-    "length-controlled_win_rate": (
+    "win_rate_at_equal_length": (
         "The win rate that is left when responses are as long as the baseline's: one logistic regression for "
-        "all cells of a judge and optimizer, controls too. Not AlpacaEval 2's number, which has a slope for each "
-        "model and a term for instructions. Far below the win rate: length has won."
+        "all trained cells of a judge and optimizer. Far below the win rate: length has won."
     ),
     "win_own": ("By the very reward model that was optimised: it is no evidence, and in no mean and no count."),
     "win_here": (
         "The same win rate, with the interval that it has for new seeds on these very prompts (Student's t over the "
         "seeds' means); that of the win rate is for new prompts, too."
     ),
-    "win_lc": ("The win rate that is left when responses are as long as the baseline's; not AlpacaEval 2's number."),
+    "win_equal_length": ("The win rate that is left when responses are as long as the baseline's."),
     "win_soft": ("As the win rate, with the judge's probabilities in place of its answers."),
     "win_hard": ("As the win rate, with the judge's answers alone."),
     "inconsistent": (

@@ -392,13 +392,13 @@ def judge_table(block: Block, panel: Panel) -> Table | None:
 
 
 def measure_tables(block: Block, panel: Panel) -> list[Table]:
-    """The brief table of the terminal, the same with intervals, and length-controlled win rates as a matrix."""
+    """The brief table of the terminal, the same with intervals, and win rates at equal length as a matrix."""
     names = [name for name in BESIDE if any(_value(entry, name) is not None for entry in panel.entries)]
     if not names:
         return []
     rates = [rates_table(panel)] if "share_in_language" in names and panel.language_rates else []
     brief = _by_cell(panel, names, False) if len(panel.entries) <= MOST_ROWS else _over_targets(panel, names)
-    return [brief, _by_cell(panel, names, True), *rates, *_on_these_prompts(panel), *_length_controlled(block, panel)]
+    return [brief, _by_cell(panel, names, True), *rates, *_on_these_prompts(panel), *_at_equal_length(block, panel)]
 
 
 def measure_table(panel: Panel, controls: Sequence[Control], name: str) -> Table | None:
@@ -520,15 +520,15 @@ def _on_these_prompts(panel: Panel) -> list[Table]:
     return [_against_chance(panel, [], "win_here", name, section="maps", kind="detail", tab="these prompts")]
 
 
-def _length_controlled(block: Block, panel: Panel) -> list[Table]:
-    if not any(entry.win_lc for entry in panel.entries):
+def _at_equal_length(block: Block, panel: Panel) -> list[Table]:
+    if not any(entry.win_equal_length for entry in panel.entries):
         return []
     table = _against_chance(
-        panel, [], "win_lc", "length-controlled_win_rate", section="maps", kind="detail", tab="length-controlled"
+        panel, [], "win_equal_length", "win_rate_at_equal_length", section="maps", kind="detail", tab="equal length"
     )
     slope = block.length_slope
     if slope is None:
         return [table]
     words = f"{slope.value:+.2f} ({span(slope, 2)})" if slope.low is not None else f"{slope.value:+.2f}"
-    note = f"log-odds of a win for tanh of one standard deviation of extra length: {words}"
+    note = f"log-odds of a win for tanh of one standard deviation of extra length, of all trained cells: {words}"
     return [replace(table, notes=[note])]

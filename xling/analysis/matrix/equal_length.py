@@ -1,22 +1,27 @@
-"""Length-controlled win rates: what a judge would prefer if responses were as long as the baseline's.
+"""Win rates at equal length: what a judge would prefer if responses were as long as the baseline's.
 
-In the manner of AlpacaEval 2 (Dubois et al. 2024, "Length-Controlled AlpacaEval", section 3), but not its number: that
-has a slope for each model and a term for how hard an instruction is. All cells of a block (one judge, one optimizer;
-controls and references too, with which the numbers move) share one logistic regression of a prompt's win share:
+One logistic regression of a prompt's win share for all trained cells of a block (one judge, one optimizer):
 
     logit P(win) = a[cell, dataset] + b tanh(d / s)
 
-d: the response's length minus the baseline's, tokens; s: the standard deviation of d over the block. Fitted to win
-shares in 0..1 by quasi-likelihood (McCullagh and Nelder 1989, section 9), with a weak normal prior on b (standard
-deviation 10), which keeps b finite where length alone decides. A cell's length-controlled win rate is its mean over
+d: the response's length minus the baseline's, tokens; s: the standard deviation of d over the trained cells. Fitted to
+win shares in 0..1 by quasi-likelihood (McCullagh and Nelder 1989, section 9), with a weak normal prior on b (standard
+deviation 10), which keeps b finite where length alone decides. A cell's win rate at equal length is its mean over
 datasets of 1 / (1 + exp(-a)): the prediction with the length term at 0. A cell that wins (or loses) everything stays
-as it is: no length explains it.
+as it is: no length explains it. References and reward models on shuffled labels are given the slope of the trained
+cells and have their own a, so that no trained cell's number depends on which of them are asked for; where there is
+nothing else, they make the slope.
+
+It is not AlpacaEval 2's length-controlled win rate, from which it has the idea and tanh (Dubois et al. 2024, arXiv
+2404.04475, section 3). That one has a slope for each model and a term for how hard an instruction is, estimated from
+the models of its leaderboard. Here the slope is what the judge makes of length, so that all cells that it judges share
+it, and a cell of fifty prompts has a number.
 
 Each seed has its own fit. Resamples take one Newton step from it with the resampled weights (the one-step bootstrap of
 generalised linear models, Moulton and Zeger 1991), so that intervals come from the draws of the one statistics path.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +59,7 @@ class Lengths:
     clusters: Clusters
     wins: Floats  # (N, E) in 0..1; NaN: not judged
     longer: Floats  # (N, E) length minus the baseline's, tokens
+    trained: Bools  # (E,) cells that the slope is fitted to
     label: str
     fresh: bool
     crossed: bool
@@ -68,10 +74,11 @@ class _Group:
     rows: Ints  # (n,) prompts
     wins: Floats  # (n,)
     term: Floats  # (n,) tanh of the standardised difference
+    trained: bool
 
 
-def lengths_of(column: Column, seeds: Seeds, clusters: Clusters) -> Lengths:
-    """Lengths of a column's records under one seed."""
+def lengths_of(column: Column, seeds: Seeds, clusters: Clusters, trained: Collection[int]) -> Lengths:
+    """Lengths of a column's records under one seed; `trained`: entries that are neither references nor shuffled."""
     wins = np.full((len(column.layouts[seeds].prompts), len(column.entries)), np.nan)
     longer = np.full_like(wins, np.nan)
     for number, found in enumerate(column.records):
@@ -79,14 +86,16 @@ def lengths_of(column: Column, seeds: Seeds, clusters: Clusters) -> Lengths:
         own, other = (record.items.column(name) if record else None for name in ("length", "baseline_length"))
         if record and own is not None and other is not None and not column.own_judge(number, seeds):
             wins[:, number], longer[:, number] = np.array(record.items.win, dtype=np.float64), own - other
-    return Lengths(column.target, clusters, wins, longer, column.label(seeds), column.fresh, column.recorded)
+    makes = np.array([number in trained for number in range(len(column.entries))], dtype=np.bool_)
+    about = (column.label(seeds), column.fresh, column.recorded)
+    return Lengths(column.target, clusters, wins, longer, makes, *about)
 
 
 Found = dict[str, list[Estimate | None]]
 
 
-def length_controlled(seeds: Sequence[Sequence[Lengths]]) -> tuple[Found, Estimate | None]:
-    """Length-controlled win rates in percent of each target's cells, and the slope b.
+def at_equal_length(seeds: Sequence[Sequence[Lengths]]) -> tuple[Found, Estimate | None]:
+    """Win rates at equal length in percent of each target's cells, and the slope b.
 
     seeds: for each seed the block's columns; a target has the same cells under every seed.
     """
@@ -102,9 +111,12 @@ def length_controlled(seeds: Sequence[Sequence[Lengths]]) -> tuple[Found, Estima
 
 def _fit(columns: Sequence[Lengths]) -> tuple[list[Sample], Sample]:
     """Samples of the cells' win rates, one a column, and of the slope."""
-    groups = _groups(columns)
+    groups = sorted(_groups(columns), key=lambda group: not group.trained)  # those that make the slope come first
     free = [group for group in groups if 0 < group.wins.mean() < 1]
-    intercepts, slope = maximum([group.wins for group in free], [group.term for group in free])
+    count = sum(group.trained for group in free)
+    wins, terms = [group.wins for group in free], [group.term for group in free]
+    intercepts, slope = maximum(wins[:count], terms[:count])
+    intercepts = np.concatenate([intercepts, maximum(wins[count:], terms[count:], slope)[0]])
     moves, slopes = _resampled(columns, free, intercepts, slope)
     fitted = {id(group): number for number, group in enumerate(free)}
     samples = []
@@ -154,7 +166,10 @@ def _sample(
 
 def _groups(columns: Sequence[Lengths]) -> list[_Group]:
     """The block's cells by dataset, without prompts that were not judged."""
-    differences = np.concatenate([column.longer[~np.isnan(column.wins)] for column in columns])
+    alone = not any(column.trained.any() for column in columns)
+    makes = [column.trained | alone for column in columns]
+    known = [~np.isnan(column.wins) & own for column, own in zip(columns, makes, strict=True)]
+    differences = np.concatenate([column.longer[there] for column, there in zip(columns, known, strict=True)])
     spread = float(np.nanstd(differences)) if len(differences) else 0.0
     groups = []
     for number, column in enumerate(columns):
@@ -164,7 +179,8 @@ def _groups(columns: Sequence[Lengths]) -> list[_Group]:
         for cell in range(column.wins.shape[1]):
             for name in np.unique(dataset[there[:, cell]]):
                 rows = np.flatnonzero(there[:, cell] & (dataset == name))
-                groups.append(_Group(number, cell, rows, column.wins[rows, cell], term[rows, cell]))
+                own = (column.wins[rows, cell], term[rows, cell], bool(makes[number][cell]))
+                groups.append(_Group(number, cell, rows, *own))
     return groups
 
 
@@ -176,16 +192,17 @@ def dataset_of(clusters: Clusters) -> Ints:
     return out
 
 
-def maximum(wins: Sequence[Floats], terms: Sequence[Floats]) -> tuple[Floats, float]:
-    """Intercepts, one a group, and the shared slope that maximise the penalised quasi-likelihood.
+def maximum(wins: Sequence[Floats], terms: Sequence[Floats], given: float | None = None) -> tuple[Floats, float]:
+    """Intercepts, one a group, and the shared slope that maximise the penalised quasi-likelihood; or that for a given
+    slope.
 
     Newton's method; a step that would lower the likelihood by more than rounding does is halved.
     """
-    intercepts, slope = np.array([float(logit(group.mean())) for group in wins]), 0.0
+    intercepts, slope = np.array([float(logit(group.mean())) for group in wins]), given or 0.0
     chunks = [(wins[at : at + CHUNK], terms[at : at + CHUNK]) for at in range(0, len(wins), CHUNK)]
     now, parts = _evaluated(chunks, intercepts, slope)
     for _ in range(MOST_STEPS if len(wins) else 0):
-        steps, step = _newton(parts[:, None, :], slope)
+        steps, step = _newton(parts[:, None, :], slope, given is not None)
         least, scale = now - CLOSE * max(1.0, abs(now)), 1.0
         while True:
             moved, turned = intercepts + scale * steps[0], slope + scale * float(step[0])
@@ -223,8 +240,8 @@ def _terms(wins: Floats, term: Floats, intercept: float | Floats, slope: float) 
     return np.stack([residual, residual * term, weight, weight * term, weight * term**2])
 
 
-def _newton(parts: Floats, slope: float) -> tuple[Floats, Floats]:
-    """One Newton step for (5, B, G) sums of G groups: (B, G) of the intercepts, (B,) of the slope.
+def _newton(parts: Floats, slope: float, held: bool = False) -> tuple[Floats, Floats]:
+    """One Newton step for (5, B, G) sums of G groups: (B, G) of the intercepts, (B,) of the slope, 0 if it is held.
 
     The Hessian is an arrow: each intercept meets only itself and the slope, so that the slope's step comes from the
     Schur complement and each intercept's from its own row.
@@ -233,7 +250,7 @@ def _newton(parts: Floats, slope: float) -> tuple[Floats, Floats]:
     weight = np.maximum(weight, LEAST_CURVATURE)
     curvature = PRIOR_PRECISION + (weight_term2 - weight_term**2 / weight).sum(axis=1)
     gradient = (residual_term - residual * weight_term / weight).sum(axis=1) - PRIOR_PRECISION * slope
-    step = np.clip(gradient / curvature, -MOST_STEP, MOST_STEP)
+    step = np.zeros(len(curvature)) if held else np.clip(gradient / curvature, -MOST_STEP, MOST_STEP)
     steps = (residual - weight_term * step[:, None]) / weight
     return np.clip(steps, -MOST_STEP, MOST_STEP), step
 
@@ -253,14 +270,17 @@ class _Moves:
 def _resampled(
     columns: Sequence[Lengths], groups: Sequence[_Group], intercepts: Floats, slope: float
 ) -> tuple[dict[int, _Moves], Floats]:
-    """One Newton step from the fit in every resample (as `_newton`): moves by column, and (RESAMPLES,) slopes."""
+    """One Newton step from the fit in every resample (as `_newton`): moves by column, and (RESAMPLES,) slopes.
+
+    groups: those that make the slope first.
+    """
     moves: dict[int, _Moves] = {}
     members_of: dict[int, list[int]] = {}
     for place, group in enumerate(groups):
         members_of.setdefault(group.column, []).append(place)
     curvature, gradient = np.full(RESAMPLES, PRIOR_PRECISION), np.full(RESAMPLES, -PRIOR_PRECISION * slope)
     for number, members in members_of.items():
-        column, count = columns[number], len(members)
+        column, count, making = columns[number], len(members), sum(groups[place].trained for place in members)
         values = np.zeros((3 * count + 2, len(column.wins)))  # what only sums over groups need is summed here
         for at, place in enumerate(members):
             rows = groups[place].rows
@@ -269,12 +289,14 @@ def _resampled(
             )
             for which, term in enumerate((residual, weight, weight_term)):
                 values[which * count + at, rows] = term
-            values[-2, rows] += weight_term2
-            values[-1, rows] += residual_term
+            if at < making:
+                values[-2, rows] += weight_term2
+                values[-1, rows] += residual_term
         drawn = weighted(column.clusters.weights, cluster_sums(column.clusters, values.T)).T
         residual, weight, weight_term = drawn[:-2].reshape(3, count, RESAMPLES)
         weight = np.maximum(weight, LEAST_CURVATURE)
         moves[number] = _Moves((residual / weight).T, (weight_term / weight).T)
+        residual, weight, weight_term = residual[:making], weight[:making], weight_term[:making]
         curvature += drawn[-2] - (weight_term**2 / weight).sum(axis=0)
         gradient += drawn[-1] - (residual * weight_term / weight).sum(axis=0)
     return moves, slope + np.clip(gradient / curvature, -MOST_STEP, MOST_STEP)
