@@ -133,6 +133,12 @@ def capped(config: TaskSettings, rows: list[Row], what: Offer, split: Split) -> 
     return [rows[i] for i in sorted(by_hash[:most])]
 
 
+def documents_in(config: TaskSettings, langs: Collection[str]) -> dict[str, Any]:
+    """`document_lang` as a spec has it: nothing where it is not set, or the only one of the languages."""
+    lang = config.document_lang
+    return {"document_lang": lang} if lang and set(langs) != {lang} else {}
+
+
 def caps(config: TaskSettings, use: Use) -> dict[str, int]:
     """The caps that are set of those that a use reads: what is not set stands in no spec."""
     return {name: most for name in CAPS_READ.get(use, ()) if (most := getattr(config, name))}

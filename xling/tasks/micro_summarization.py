@@ -102,9 +102,7 @@ def check(config: Settings, known: Collection[str] | None, sources: Sequence[str
 def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
     """Everything else at its default; a `document_lang` that is the only one of `langs` changes nothing."""
     kept = {name: getattr(config, name) for name in READS[use]}
-    if config.document_lang and set(langs) != {config.document_lang}:
-        kept["document_lang"] = config.document_lang
-    return Settings(languages=tuple(sorted(langs)), **kept)
+    return Settings(languages=tuple(sorted(langs)), **kept, **defaults.documents_in(config, langs))
 
 
 def ignored(config: Settings, splits: bool) -> Sequence[str]:

@@ -21,9 +21,21 @@ from msgspec import UNSET, Meta
 
 from xling.config.common import Language, Positive, Seed, Template
 from xling.errors import ConfigError, DataError
-from xling.tasks import defaults, tables
+from xling.tasks import defaults, tables, wikilingua
 from xling.tasks import seahorse_files as source
-from xling.tasks.records import Cap, Demonstration, Offer, Pair, Prompt, Rating, Split, TaskSettings, Use, absent
+from xling.tasks.records import (
+    Cap,
+    Demonstration,
+    DocumentLang,
+    Offer,
+    Pair,
+    Prompt,
+    Rating,
+    Split,
+    TaskSettings,
+    Use,
+    absent,
+)
 from xling.tasks.render import language_of, read_by, rendered
 
 Corpus = Literal["xsum", "xlsum", "mlsum", "wikilingua"]
@@ -49,6 +61,7 @@ class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field=
     feedback: Literal["pointwise", "pairwise"] = "pointwise"
     template: Template = Template()
     facts: tuple[Language, ...] = ()  # of the languages that the template names; planning fills them in
+    document_lang: DocumentLang = UNSET  # of all articles, WikiLingua's alone; null: each language's own
 
 
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts"})
@@ -112,9 +125,14 @@ TABLE_5 = {"de": 306, "en": 1672, "es": 295, "ru": 255, "tr": 720, "vi": 349}
 
 
 def languages(config: Settings) -> Sequence[str]:
-    """Those of `task.languages`; ConfigError for one that Seahorse has not."""
-    for lang in config.languages:
+    """Those of `task.languages`; ConfigError for one that Seahorse has not, or articles that no corpus has."""
+    for lang in (*config.languages, *([config.document_lang] if config.document_lang else [])):
         defaults.check_language(config, lang, source.LANGUAGES)
+    if config.document_lang and config.datasets != (wikilingua.NAME,):
+        raise ConfigError(
+            f"task.document_lang={config.document_lang} asks for articles in one language with summaries in others, "
+            f"which WikiLingua alone has; task.datasets=[{','.join(config.datasets)}]. Type task=seahorse_wikilingua."
+        )
     return config.languages
 
 
@@ -145,6 +163,7 @@ def narrowed(config: Settings, langs: Sequence[str], use: Use) -> Settings:
         languages=tuple(sorted(langs)),
         datasets=config.datasets,
         max_characters=config.max_characters,
+        **({} if use in ("pointwise", "pairwise") else defaults.documents_in(config, langs)),
         **{name: getattr(config, name) for name in (*READS[use], *(("seed",) if capping else ()))} | capping,
         **read_by(use, config.template, config.facts, langs),
     )
@@ -158,7 +177,9 @@ def sources(config: Settings) -> list[Path]:
         for lang in langs:
             for dataset in source.corpora(config, lang):
                 paths += [path for found in source.corpus_files(config, lang, dataset).values() for path in found]
-    return paths
+            for found in wikilingua.files(config, lang) if wikilingua.across(config, lang) else []:
+                paths += [path for several in found.values() for path in several]
+    return list(dict.fromkeys(paths))
 
 
 def demonstrations(config: Settings, lang: str, split: Split) -> list[Demonstration]:
@@ -219,6 +240,8 @@ def published(config: Settings) -> dict[tuple[str, str, str, str], int]:
     splits = {"train": 0, "validation": 1, **({"test": 1} if config.evaluate == "validation" else {})}
     for split, column in splits.items():
         for (lang, dataset), both in TABLE_1.items():
+            if wikilingua.across(config, lang):
+                continue
             sizes[lang, dataset, "prompts", split] = sizes[lang, dataset, "demonstrations", split] = both[column]
         for lang, both in TABLE_2.items() if config.question == 6 else ():
             sizes[lang, "", "ratings", split] = both[column]
@@ -252,7 +275,7 @@ def _require(config: Settings, lang: str, use: Use) -> None:
         )
     splits = ("train", "validation") if use == "demonstrations" else (config.evaluate,)
     for split in splits:
-        source.require(config, lang, split)
+        (wikilingua if wikilingua.across(config, lang) else source).require(config, lang, split)
 
 
 def _split(config: Settings, split: Split) -> str:
@@ -275,12 +298,16 @@ def _mixed(config: Settings, lang: str, split: Split, most: int | None) -> list[
     seen = set(source.read(config, "train").ids) if read != "train" else set[str]()
     mixed: list[list[Demonstration]] = []
     for dataset in source.corpora(config, lang):
-        found = _once(source.documents(config, lang, dataset, (read,)), seen)
+        if told_in := wikilingua.across(config, lang):
+            found = _once(wikilingua.documents(config, lang, read), seen)
+        else:
+            found = _once(source.documents(config, lang, dataset, (read,)), seen)
         kept = (sorted if most is None else functools.partial(heapq.nsmallest, most))(
             found, key=lambda one: defaults.hashed(config.seed, one.gem_id)
         )
         if not kept:
-            raise DataError(f"{dataset} has no {read} documents in {lang!r} below task.articles={config.articles}.")
+            how = f"in {told_in!r} with summaries in {lang!r}" if told_in else f"in {lang!r}"
+            raise DataError(f"{dataset} has no {read} documents {how} below task.articles={config.articles}.")
         asked = (_prompt(config, lang, dataset, one.gem_id, one.text) for one in kept)
         mixed.append([Demonstration(prompt, one.summary) for prompt, one in zip(asked, kept, strict=True)])
     return mixed

@@ -254,7 +254,7 @@ def corpus_files(config: "Settings", lang: str, dataset: str) -> dict[str, list[
         )
     names = _folder_names(dataset, lang)
     for folder in (root / dataset / name for name in names):
-        found = _by_split(folder) if folder.is_dir() else {}
+        found = files_by_split(folder) if folder.is_dir() else {}
         if found:
             return found
     places = ", ".join(f"{dataset}/{name}".rstrip("/") for name in names[:3])
@@ -307,7 +307,8 @@ def _folder_names(dataset: str, lang: str) -> tuple[str, ...]:
     return (*names, "default", dataset, "") if alone else names
 
 
-def _by_split(folder: Path) -> dict[str, list[Path]]:
+def files_by_split(folder: Path) -> dict[str, list[Path]]:
+    """split -> files below a corpus's folder; ConfigError for a split that is there in two forms."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix().lower()
