@@ -36,7 +36,7 @@ from xling.analysis.matrix.types import (
     Seeds,
 )
 from xling.analysis.statistics.bootstrap import POINTS, RESAMPLES, SHARE, Clusters, Floats, Sample, draw, resample
-from xling.analysis.statistics.draws import percentile
+from xling.analysis.statistics.draws import centred
 from xling.analysis.statistics.intervals import Estimate, fold, judged
 from xling.errors import StoreError
 from xling.grid.records import Ref
@@ -285,11 +285,16 @@ def _ranking(targets: Sequence[Sequence[tuple[Kept, Kept]]]) -> tuple[Estimate |
         seeds = max([seeds, *(len(_seeds(left, right)) for left, right in both)])
     if not pairs:
         return None, 0
-    share, drawn = PERCENT * value / pairs, PERCENT * drawn / pairs
-    drawn += share - np.clip(drawn, *percentile(drawn)).mean()  # noise takes an agreement towards 50 % (draws.centred)
-    sample = Sample(np.array([share]), drawn[:, None], prompts, clusters, "all seeds", span=SHARE[:, None])
-    (estimate,) = fold([sample])
+    estimate = as_measured(PERCENT * value / pairs, PERCENT * drawn / pairs, prompts, clusters)
     return (None if estimate is None else structs.replace(estimate, seeds=seeds)), pairs
+
+
+def as_measured(share: float, drawn: Floats, prompts: int, clusters: int) -> Estimate | None:
+    """An agreement on rankings, percent, with the interval that `judge_ranking` gives it; where hardly a resample is
+    another, as of few prompts, that of a share of so many clusters."""
+    sample = Sample(np.array([share]), drawn[:, None], prompts, clusters, "all seeds", span=SHARE[:, None])
+    (found,), (low, high) = fold([sample]), centred(share, drawn, 0.0, PERCENT)
+    return found if found is None or found.low is None or low == high else structs.replace(found, low=low, high=high)
 
 
 def _rates(left: Kept, right: Kept) -> tuple[Sample, Sample]:
