@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from msgspec import Struct, inspect
 
-from xling.config.common import Language, Lid, Seed, Training
+from xling.config.common import Ensemble, Language, Lid, Seed, Training
 from xling.config.policies import Policy
 from xling.errors import LONGEST_NAME, ConfigError, did_you_mean, listed
 from xling.grid.records import AxisValue
@@ -55,6 +55,7 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True):
     translator: Translator | None = None
     reward_data: Literal["organic", "translated"] = "organic"  # translated: the source's feedback, in the target
     sft_data: Regime = "organic"  # translated: the source's demonstrations, in the target; round_trip: there and back
+    ensemble: Ensemble = Ensemble()
     lid: Lid = Lid()
     axes: dict[str, AxisValue] = {}  # msgspec copies it
 

@@ -338,7 +338,8 @@ def _axes(combination: Combination, named: Mapping[str, str], source: str, targe
     if "reward_task" in named:
         axes["reward_task"] = named["reward_task"]
     last = ("seed", "task.seed")
-    axes.update({key: value for key, value in combination.values.items() if key not in axes and key not in last})
+    more = {key: value for key, value in combination.values.items() if key not in axes and key not in last}
+    axes.update({f"rm_backbone.{key}" if key.startswith("ensemble.") else key: value for key, value in more.items()})
     axes["seed"] = combination.composed.container["seed"]
     if "task.seed" in combination.values:
         axes["task.seed"] = combination.values["task.seed"]

@@ -31,7 +31,8 @@ Options = Callable[[str], list[str]]  # group -> names of its options, empty if 
 LANGUAGE_GROUPS = ("source_lang", "target_lang")
 NAMED_GROUPS = ("task", "policy", "rm_backbone", "optimizer", "judge")
 PLAIN_GROUPS = (*NAMED_GROUPS, "reward_task", "sft", "translator")  # their options fill their own sub-tree alone
-SHARED_KEYS = (*PLAIN_GROUPS, "seed", "reward_data", "sft_data", "lid")  # of an experiment, all but the languages
+# of an experiment, all but the languages
+SHARED_KEYS = (*PLAIN_GROUPS, "seed", "reward_data", "sft_data", "ensemble", "lid")
 SETTINGS = ("root", "name", "controls", "pairs", "scale", "dry_run", "cost", "mode", "keep_weights", "measures",
             "tracking")  # fmt: skip
 PRESETS = ("experiment", "sweeps")  # groups whose options choose those of others

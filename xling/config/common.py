@@ -66,6 +66,20 @@ class Lid(Struct, frozen=True, forbid_unknown_fields=True):
     model: str | None = None
 
 
+class Ensemble(Struct, frozen=True, forbid_unknown_fields=True):
+    """Several rewards as one: each standardised over the samples of a prompt, then combined (xling/stages/ensemble.py).
+
+    Reward models of `seeds` seeds, and where sources are `apart` one a source language (pooled: one of all); `combine`
+    says how they become one. `also` are untrained references, added `weight` times.
+    """
+
+    seeds: Positive = 1
+    sources: Literal["pooled", "apart"] = "pooled"
+    combine: Literal["mean", "min"] = "mean"  # min: the worst counts
+    also: tuple[str, ...] = ()
+    weight: PositiveFloat = 1.0
+
+
 class Training(Struct, frozen=True, forbid_unknown_fields=True):
     """A training budget. Batch sizes are global; evaluation and checkpoint choice every `eval_every` steps."""
 

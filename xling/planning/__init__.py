@@ -54,6 +54,7 @@ OWN = (
     Kind("aligned", 1, _lazy("pool:run"), seconds=8, work=costs.samples, needs=memory.samples, **WHERE),
     Kind("recorded", 2, _lazy("pool:run_recorded"), seconds=1, **NOWHERE),
     Kind("score", 4, _lazy("score:run"), seconds=10, work=costs.score, needs=memory.reading, joined=True, **WHERE),
+    Kind("ensemble", 1, _lazy("ensemble:run"), seconds=0.2, joined=True, **NOWHERE),
     Kind("gold", 1, _lazy("score:run_gold"), seconds=2, joined=True, **NOWHERE),
 )
 JUDGE = Kind("judge", 2, _lazy("judge:run"), seconds=0.1, joined=True, **NOWHERE)

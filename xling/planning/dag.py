@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from xling.config.common import Language
+from xling.config.common import Ensemble, Language, Objective
 from xling.config.policies import LanguageModel
 from xling.digests import file_digest
 from xling.errors import ConfigError, expanded
@@ -26,7 +26,7 @@ from xling.models.encoder import encoder_identity
 from xling.models.hub import UNRESOLVED, HubUnreachable, commit_of, is_repository
 from xling.optimizers import OPTIMIZERS, trains
 from xling.planning.judging import Judged, answering_spec, module_of
-from xling.planning.refusals import check, check_half, cross_fitted, responses_recorded
+from xling.planning.refusals import check, check_half, check_reward_model, cross_fitted, responses_recorded
 from xling.planning.specs import (
     TargetStages,
     codes,
@@ -48,7 +48,7 @@ from xling.planning.specs import (
     stage_of,
 )
 from xling.planning.translations import directions, heard, policy_of, regime_of, silver, translates_feedback
-from xling.results.specs import JudgeSpec, ScoreSpec
+from xling.results.specs import EnsembleSpec, JudgeSpec, ScoreSpec
 from xling.rewards import REWARDS, EncoderReader, encoder_of, has_source, objective_of, reader_of
 from xling.rewards.settings import RewardModel
 from xling.rewards.untrained import Control
@@ -63,6 +63,7 @@ SHUFFLES = 5  # permutations of the labels: the null band
 SHUFFLES_TRAINED = 1  # the same where each trains a policy
 REFERENCES_TRAINED = ("random", "gold")  # rewards that a policy is trained against as a control: neither learnt
 SOURCELESS: tuple[Control, ...] = get_args(Control)
+REFERENCES: tuple[str, ...] = get_args(Untrained.__annotations__["score"])
 
 
 def cells_from(experiments: Sequence[Experiment], controls: bool = False) -> list[Cell]:
@@ -120,7 +121,8 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
             place["rm_backbone"] = name
             encoder = encoder_of(experiment.rm_backbone) if name == "cosine" else ""
             rm_reference = Untrained(name, encoder or "packaged")  # type: ignore[arg-type]
-            reference = replace(experiment, axes=place, rm_backbone=rm_reference, reward_data="organic")
+            alone = {"reward_data": "organic", "ensemble": Ensemble()}
+            reference = replace(experiment, axes=place, rm_backbone=rm_reference, **alone)
             if trains(reference.optimizer):
                 own = reference.optimizer.for_untrained_reward()
                 reference = replace(reference, optimizer=own)
@@ -162,12 +164,18 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
     if (model := experiment.lid.model) is not None:
         path = expanded(model).absolute()
         spec = replace(spec, lid=file_digest(path), where={**spec.where, "lid": str(path)})
-    parents = {"score": score(experiment, pools), **pools}
+    parents = {"score": rewards(experiment, pools), **pools}
     cell = Judged(experiment, judging, pools, parents["score"], sources)
     verdicts = module_of(experiment.judge).verdicts(experiment.judge, cell)
     if "verdict" not in verdicts.parents:
         raise ConfigError(
             f"judge={experiment.judge.name}: its `verdicts` name no stage `verdict`, which win rates are made from."
+        )
+    members = [stage.key for stage in parents["score"].parents.values()]
+    if parents["score"].kind == "ensemble" and verdicts.parents["verdict"].key in members:
+        raise ConfigError(
+            f"The reward model that judges {lang} is one of those that ensemble combines there: it would judge its own "
+            "picks. Type judge.half=true, or judge/rm_backbone=NAME for another one."
         )
     label = label_of("judge", sources, (lang,), *((one,) for one in regime))
     spec = replace(spec, where={**verdicts.spec.get(WHERE, {}), **spec.where})
@@ -251,11 +259,59 @@ def _scoring(experiment: Experiment) -> tuple[dict[str, Stage], dict[str, Any]]:
     return {role: stage_of(model, *shared) for role, model in models.items()}, dict(spec)
 
 
-def score(experiment: Experiment, pools: Mapping[str, Stage], judges: bool = False) -> Stage:
-    """Scores of two sample folders by the cell's reward model; `judges`: by one that learnt from the judge's half."""
+def rewards(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
+    """What a cell picks by: the scores of its reward model, or of an ensemble of them and of references."""
+    ensemble, trained, learnt_from = experiment.ensemble, has_source(experiment.rm_backbone), experiment.source_langs
+    sources = [(lang,) for lang in learnt_from] if ensemble.sources == "apart" else [learnt_from]
+    models = {
+        (stage := score(replace(experiment, seed=seed, source_langs=langs), pools)).key: stage
+        for langs in (sources if trained else sources[:1])
+        for seed in ensemble_seeds(experiment.seed, ensemble.seeds if trained else 1)
+    }
+    objective = objective_of(experiment.feedback_task, experiment.rm_backbone)
+    references = [_reference(experiment, name, pools, objective) for name in dict.fromkeys(ensemble.also)]
+    if len(models) == 1 and not references:
+        return next(iter(models.values()))
+    spec = EnsembleSpec(
+        combine=ensemble.combine, models=len(models), references=len(references), weight=ensemble.weight
+    )
+    members = [*models.values(), *references]
+    parents = {f"member_{number}": stage for number, stage in enumerate(members)}
+    if trained:  # a cell shows one reward model: the first
+        parents["reward"] = members[0].parents["reward"]
+    learnt = _heard(experiment) if trained else (experiment.rm_backbone.name,)
+    label = label_of("ensemble", learnt, (experiment.target_lang.code,)) + mark(experiment.rm_backbone)
+    return make("ensemble", label, spec, parents)
+
+
+def ensemble_seeds(seed: int, count: int) -> range:
+    """Those of an ensemble's reward models: no two ensembles of a grid share one, and one of a model has its own."""
+    return range(seed * count, (seed + 1) * count)
+
+
+def _reference(experiment: Experiment, name: str, pools: Mapping[str, Stage], objective: Objective) -> Stage:
+    """The scores of an untrained reference of ensemble.also."""
+    try:
+        rm = msgspec.convert({"name": "untrained", "score": name}, Untrained)
+    except msgspec.ValidationError:
+        raise ConfigError(
+            f"ensemble.also={name} is no untrained reference. Allowed: {', '.join(REFERENCES)}."
+        ) from None
+    alone = replace(experiment, rm_backbone=rm)
+    check_reward_model(alone, rm)
+    return score(alone, pools, objective=objective)
+
+
+def score(
+    experiment: Experiment, pools: Mapping[str, Stage], judges: bool = False, objective: Objective | None = None
+) -> Stage:
+    """Scores of two sample folders by the cell's reward model; `judges`: by one that learnt from the judge's half.
+
+    objective: whether single ratings or pairs are held out; None: as it learns.
+    """
     task, rm, lang = experiment.task, experiment.rm_backbone, experiment.target_lang.code
     sources, people = codes(experiment.source_langs), responses_recorded(experiment)
-    parents, objective = dict(pools), objective_of(experiment.feedback_task, rm)
+    parents, objective = dict(pools), objective or objective_of(experiment.feedback_task, rm)
     if has_source(rm):
         parents["reward"] = _reward(experiment, cross_fitted(experiment), judges)
     data = data_of(task, (lang,), "recorded" if people else held_out(objective))
@@ -269,7 +325,7 @@ def score(experiment: Experiment, pools: Mapping[str, Stage], judges: bool = Fal
             if isinstance(reader, EncoderReader):
                 spec = replace(spec, encoder=encoder_identity(reader.encoder))
         else:
-            parents["features"] = features(task, lang, objective_of(task, rm), reader, tuple(pools.items()))
+            parents["features"] = features(task, lang, objective, reader, tuple(pools.items()))
     models, of_models = _scoring(experiment)
     label = label_of("score", _heard(experiment) if has_source(rm) else (rm.name,), (lang,))
     return make("score", label + mark(rm), {**msgspec.to_builtins(spec), **of_models}, parents | models)

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from xling.config.common import Training, pooled
+from xling.config.common import Ensemble, Training, pooled
 from xling.config.policies import LanguageModel, Recorded, check_following
 from xling.errors import ConfigError, expanded
 from xling.experiment import Experiment
@@ -75,6 +75,11 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
         raise ConfigError(
             f"rm_backbone={rm.name} compares a response with the other samples of its prompt, and "
             f"optimizer={name_of(experiment.optimizer)} learns from rewards of single ones. Type optimizer=best_of_n."
+        )
+    if trains(experiment.optimizer) and experiment.ensemble != Ensemble():
+        raise ConfigError(
+            f"ensemble combines rewards of the samples of a pool, and optimizer={name_of(experiment.optimizer)} learns "
+            "from rewards of single ones. Type optimizer=best_of_n."
         )
     if trains(experiment.optimizer):
         _check_following("optimizer", experiment.optimizer.optimizer, policy)

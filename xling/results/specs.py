@@ -189,6 +189,15 @@ class ScoreSpec(DataSpec, frozen=True, kw_only=True):
     max_prompt_tokens: int = 1024  # of likelihoods
 
 
+class EnsembleSpec(Struct, frozen=True, kw_only=True):
+    """ensemble: several scores as one; the parents are those of reward models, then of references."""
+
+    combine: str
+    models: int  # of the members, how many are reward models
+    references: int
+    weight: float  # of a reference
+
+
 class JudgeSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """judge: wins of a cell. What else a judge's module puts into the spec, its `fold` reads there."""
 
