@@ -89,6 +89,8 @@ def test_options_for_pretrained_models_have_the_values_that_plans_name(composer:
             optimizer = values(f"optimizer={name}{'_pretrained' if chosen else ''}")["optimizer"]
             assert optimizer["learning_rate"] == rate[index] and optimizer["optimizer"] == "adamw"
             assert optimizer.get("value_learning_rate", VALUE_RATE[index]) == VALUE_RATE[index]
+        implicit = values(f"rm_backbone=implicit{'_pretrained' if chosen else ''}")["rm_backbone"]
+        assert implicit["training"]["learning_rate"] == RATE[index]
 
 
 SWEEPS = [path for path in sorted((ROOT / "sweeps").glob("*.yaml")) if not path.stem.startswith("paper_")]

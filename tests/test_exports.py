@@ -29,7 +29,7 @@ from xling.grid.store import Store
 from xling.jsonfiles import read_json
 from xling.models.load import Loading, load_tokenizer, load_trunk, loading, write_loading
 from xling.models.text import Limits
-from xling.rewards.networks import PairNet, RewardNet, load_reward, save_reward
+from xling.rewards.networks import ImplicitNet, PairNet, RewardNet, load_reward, save_reward
 
 PROMPTS, SAID = [prompt for prompt, _ in PROBE], [response for _, response in PROBE]
 OUTSIDE = """
@@ -145,6 +145,21 @@ def test_what_no_class_says_is_a_model_and_a_head(family: str, pooling: str, tmp
     assert made.form == "AutoModel and a head" and made.worst < 1e-4
     if (family, pooling) in (("mt5", "last"), ("bert", "first")):
         np.testing.assert_allclose(said_outside(tmp_path / "out"), ours(net), rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(("family", "pooling"), [("qwen2", "sum"), ("mt5", "mean")])
+def test_a_log_ratio_is_two_models(family: str, pooling: str, tmp_path: Path) -> None:
+    base = families.saved(tmp_path / "base", family)
+    net = ImplicitNet(ImplicitNet.read(base), load_tokenizer(base), pooling, Limits(40, 20), beta=0.3).eval()
+    net.held_to(ImplicitNet.read(base))
+    with torch.no_grad():
+        torch.nn.init.constant_(net.head.bias, 0.25)
+        for weight in net.trunk.parameters():
+            weight.mul_(0.9)
+    save_reward(tmp_path / "rm", net, loading(base))
+    made = exported(tmp_path / "rm", tmp_path / "out")
+    assert made.form.startswith("two models of AutoModelFor") and made.worst < 1e-4
+    np.testing.assert_allclose(said_outside(tmp_path / "out"), ours(net), rtol=2e-4, atol=2e-5)
 
 
 def test_chat_templates_are_written_as_in_training(tmp_path: Path) -> None:

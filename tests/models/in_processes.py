@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from xling.config.policies import Lora
 from xling.grid.stage import Interrupted, PartDone
 from xling.models import parallel, states
 from xling.models.training import adapted, core, fit
+from xling.rewards.networks import ImplicitNet, reward_batch, reward_loss
 from xling.stages.sft import causal_loss, labelled_batch, seq2seq_loss
 
 WORDS = 501  # odd: shares of the embeddings are unequal
@@ -75,6 +77,24 @@ def low_rank() -> Any:
     return adapted(decoder(), "lora", Lora(r=4), "CAUSAL_LM")
 
 
+class OfIds(ImplicitNet):
+    """Reads token ids in place of texts."""
+
+    def _ids(self, prompts: Any, responses: Any) -> Any:
+        return list(prompts), [list(row) for row in responses]
+
+
+def log_ratio() -> Any:
+    return OfIds(decoder(), SimpleNamespace(pad_token_id=0), "sum", beta=0.5)
+
+
+def pairs(net: Any) -> list[Any]:
+    """Each response chosen over the next one, with what the reference says of both."""
+    asked, said = zip(*rows(), strict=True)
+    read = net.rows(asked + asked, said + said[1:] + said[:1])
+    return [(chosen, rejected, 1.0) for chosen, rejected in zip(read[:60], read[60:], strict=True)]
+
+
 def causal(model: Any, batch: dict[str, Tensor]) -> Tensor:
     return causal_loss(core(model), batch)
 
@@ -85,6 +105,7 @@ MODELS: dict[str, tuple[Callable[[], Any], Any]] = {
     "encoder_decoder": (encoder_decoder, seq2seq_loss),
     "with pictures": (with_pictures, causal),
     "adapters": (low_rank, causal),
+    "log-ratio": (log_ratio, reward_loss),
 }
 CASES = [
     *(
@@ -95,6 +116,7 @@ CASES = [
     *((model, "adafactor", "layers", 2) for model in ("tied decoder", "encoder_decoder")),
     *(("with pictures", "adamw", how, 2) for how in ("ddp", "fsdp")),
     ("adapters", "adamw", "fsdp", None),
+    ("log-ratio", "adamw", "fsdp", 2),
 ]
 
 
@@ -110,6 +132,7 @@ def train(case: tuple[str, str, str, int | None], scratch: Path, stop: int | Non
     gather, how = ("layers", "fsdp") if how == "layers" else ("whole", how)
     begun = build()
     together = whole_beside_blocks(begun)
+    data = pairs(begun) if kind == "log-ratio" else rows()
     said: list[list[int]] = []
     seen: list[int] = []
 
@@ -118,16 +141,16 @@ def train(case: tuple[str, str, str, int | None], scratch: Path, stop: int | Non
             prompt = torch.tensor([[5, 9, 30, 7]])
             if samples:
                 said.append(model.generate(input_ids=prompt, max_new_tokens=6, do_sample=False)[0].tolist())
-            return float(loss(model, collate(rows()[:8])))
+            return float(loss(model, collate(data[:8])))
 
-    def collate(rows: list[Row]) -> dict[str, Tensor]:
-        return labelled_batch(begun.config, rows, 0)
+    def collate(rows: list[Any]) -> dict[str, Tensor]:
+        return reward_batch(rows, begun.collate) if kind == "log-ratio" else labelled_batch(begun.config, rows, 0)
 
     budget = Training(steps=STEPS, batch_size=8, learning_rate=3e-3, eval_every=5, warmup_steps=2, optimizer=optimizer,  # type: ignore[arg-type]
                       micro_batch_size=micro, weight_decay=0.1)  # fmt: skip
     try:
         model, curve = fit(
-            begun, rows(), collate, loss, metric, False, budget, 0, scratch / name_of(case).replace(" ", "-"),
+            begun, data, collate, loss, metric, False, budget, 0, scratch / name_of(case).replace(" ", "-"),
             lambda done, total: seen.append(done), lambda: len(seen) == stop, how=how, gather=gather, samples=samples,
         )  # fmt: skip
     except (Interrupted, PartDone):
@@ -144,7 +167,7 @@ def train(case: tuple[str, str, str, int | None], scratch: Path, stop: int | Non
 
 def whole_beside_blocks(model: Any) -> set[str]:
     """Grows by the names of embeddings and head, if they are there whole while a block computes with gradients."""
-    found, inside = set[str](), core(model)
+    found, inside = set[str](), core(getattr(model, "trunk", model))
     tables = {"table": inside.get_input_embeddings(), "head": inside.get_output_embeddings()}
 
     def note(*_: Any) -> None:

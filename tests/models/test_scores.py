@@ -18,7 +18,8 @@ from xling.models.load import load_classifier, load_policy, load_tokenizer, load
 from xling.models.published import Classifier, cut_turns, load_log_ratio, load_published_classifier
 from xling.models.states import log_likelihood, padded_batch, response_states
 from xling.models.text import Limits, count_cut, pieces, prompt_ids, response_ids
-from xling.rewards.networks import PairNet, RewardNet, load_reward, save_reward
+from xling.optimizers.dpo import dpo_loss
+from xling.rewards.networks import ImplicitNet, PairNet, RewardNet, load_reward, reward_batch, reward_loss, save_reward
 from xling.tasks.records import Conversation
 
 Scores = list[list[float]]
@@ -48,7 +49,8 @@ CLASSIFIERS = [
 ]
 CLASSIFIERS += [("xlm_roberta", "plain")]
 RATIOS = [("qwen3", "plain"), ("llama", "plain"), ("mt5", "plain")]
-KINDS = {"net": NETS, "pair": PAIRS, "classifier": CLASSIFIERS, "ratio": RATIOS}
+IMPLICIT = [("qwen3", "sum"), ("mt5", "mean")]
+KINDS = {"net": NETS, "pair": PAIRS, "classifier": CLASSIFIERS, "ratio": RATIOS, "implicit": IMPLICIT}
 
 
 def of(*kinds: str) -> Any:
@@ -125,6 +127,27 @@ def ratio_case(first: Path, second: Path, render: str) -> Case:
     return Case("ratio", make, own, lambda model, at: make(), lambda: None)
 
 
+def implicit_case(first: Path, second: Path, pooling: str) -> Case:
+    def make(limits: Limits = LIMITS) -> Any:
+        made = ImplicitNet(load_policy(first)[0], load_tokenizer(first), pooling, limits, beta=0.5).eval()
+        torch.nn.init.constant_(made.head.bias, -0.3)
+        made.held_to(load_policy(second)[0])
+        return made
+
+    def stored(model: Any, at: Path) -> Any:
+        save_reward(at, model)
+        again = load_reward(at)
+        assert type(again) is ImplicitNet and (again.pooling, again.limits, again.training) == (pooling, LIMITS, False)
+        return again
+
+    def own(model: Any, prompt: str, response: str) -> float:
+        (asked,), ((said,),) = model._ids([prompt], [[response]])
+        tokens = own_scores(model.trunk, asked, said) - own_scores(model.reference, asked, said)
+        return 0.5 * float(tokens.sum() if pooling == "sum" else tokens.mean()) - 0.3
+
+    return Case("implicit", make, own, stored, lambda: None)
+
+
 def own_scores(model: Any, prompt: list[int], response: list[int]) -> torch.Tensor:
     """(tokens,) log-probabilities of the response by the model's own forward pass."""
     with torch.inference_mode():
@@ -150,7 +173,8 @@ def case(request: pytest.FixtureRequest, tiny_folder: Path, tmp_path_factory: py
         for parameter in smaller.parameters():
             parameter.mul_(0.9)
     save_policy(reference, smaller, families.tokenizer(family))
-    return ratio_case(families.saved(folder, family), reference, how)
+    made = {"ratio": ratio_case, "implicit": implicit_case}[kind]
+    return made(families.saved(folder, family), reference, how)
 
 
 @pytest.fixture(scope="module")
@@ -215,14 +239,14 @@ def test_long_texts_are_cut_and_the_response_stays(case: Case) -> None:
     }
 
 
-@of("net", "classifier", "ratio")
+@of("net", "classifier", "ratio", "implicit")
 def test_padding_with_eos_never_matters(case: Case, together: Scores) -> None:
     model = case.make()
     model.tokenizer.pad_token = model.tokenizer.eos_token
     assert model.score(PROMPTS, RESPONSES) == together
 
 
-@of("ratio", "net")
+@of("ratio", "net", "implicit")
 def test_so_it_does_where_texts_are_longer_than_the_exact_widths(case: Case) -> None:
     model, lengths = case.make(), [3, 40, 66, 150]
     prompts, responses = [text(n) for n in lengths], [[text(n), f"x {text(n // 2)}"] for n in reversed(lengths)]
@@ -231,6 +255,36 @@ def test_so_it_does_where_texts_are_longer_than_the_exact_widths(case: Case) -> 
 
 
 # --- networks -----------------------------------------------------------------------------------------------
+
+
+@of("implicit")
+def test_what_it_learns_from_pairs_is_dpo(case: Case) -> None:
+    """Loss and gradients are those of dpo_loss on log-probabilities of whole responses, read one by one."""
+    net, prompts = case.make(), ["x", text(9), text(5)]
+    chosen, rejected = ["a", text(3), text(12)], [text(4), "b c", text(2)]
+    other, net.trunk = net.trunk, net.reference  # rows are read as long as it is its own reference
+    rows = list(zip(net.rows(prompts, chosen), net.rows(prompts, rejected), [1.0] * 3, strict=True))
+    net.trunk = other
+    loss = reward_loss(net, reward_batch(rows, net.collate))
+
+    def ratios(said: list[str]) -> torch.Tensor:
+        found = []
+        for (asked,), ((ids,),) in (net._ids([prompt], [[one]]) for prompt, one in zip(prompts, said, strict=True)):
+            batch = padded_batch(net.trunk.config, [(asked, ids)], 0)
+            mask = batch.pop("response_mask")
+            read = batch.get("decoder_input_ids", batch["input_ids"])
+            scores = net.trunk(**batch).logits.log_softmax(-1)[:, :-1].gather(-1, read[:, 1:, None])[..., 0]
+            anchor = own_scores(net.reference, asked, ids)
+            tokens = scores[mask[:, 1:]] - anchor
+            found.append(tokens.sum() if net.pooling == "sum" else tokens.mean())
+        return torch.stack(found)
+
+    by_hand = dpo_loss(ratios(chosen), ratios(rejected), 0.5)[0] / 3
+    assert loss.item() == pytest.approx(by_hand.item(), rel=1e-5) and abs(loss.item() - 0.693) > 1e-3
+    weights = [weight for weight in net.trunk.parameters() if weight.requires_grad]
+    ours, theirs = (torch.autograd.grad(one, weights, allow_unused=True) for one in (loss, by_hand))
+    apart = [float((a - b).norm() / b.norm()) for a, b in zip(ours, theirs, strict=True) if b is not None and b.any()]
+    assert len(apart) > 5 and max(apart) < 1e-3
 
 
 @of("net")

@@ -20,6 +20,7 @@ from xling.rewards import networks
 from xling.rewards.classifier import Settings as Classifier
 from xling.rewards.encoder import Settings as Encoder
 from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.implicit import Settings as Implicit
 from xling.rewards.log_ratio import Settings as LogRatio
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
@@ -112,6 +113,9 @@ CASES: dict[str, tuple[str, Any]] = {
                                       "frozen", max_prompt_tokens=352, max_response_tokens=156)),
     "sentence encoder": ("micro", lambda c: SentenceEncoder(str(c["xlm_roberta"]))),
     "chat classifier": ("micro", lambda c: Classifier(str(c["chat"]))),
+    "mt5, implicit, lora, pairwise, mean": ("mt5", lambda c: Implicit(BUDGET, "lora", pooling="mean")),
+    "qwen3 for an mt5 policy, implicit, pairs of ratings": ("mt5", lambda c: Implicit(BUDGET, init=str(c["qwen3"]),
+                                                                                       ratings="pairs")),
     "log-ratio": ("micro", lambda c: LogRatio(str(c["qwen3"]), str(c["smollm3"]))),  # of the same vocabulary
 }  # fmt: skip
 
@@ -131,8 +135,11 @@ def test_kinds_of_reward_models_of_two_pooled_sources(
         return
     trained = runner.folder(stage.parents["reward"])
     assert stage.parents["reward"].label.startswith("reward[de+en]")
-    if isinstance(asked.rm_backbone, SameAsPolicy | Encoder):
+    if isinstance(asked.rm_backbone, SameAsPolicy | Encoder | Implicit):
         report = read(trained / "training.json")
+        if "pairs of ratings" in case:
+            assert 40 <= report["examples"] < 80  # as many as the more frequent kind has
+            return
         assert report["examples"] + report["dropped_equal_pairs"] == 2 * 40
         assert report["cut_prompts"] == report["cut_responses"] == 0
 
@@ -170,10 +177,11 @@ def test_a_killed_stage_goes_on_where_it_was(
     assert len(set(made)) == len(made) == 3 + 2  # blocks of 12 prompts and of 12 ratings
 
 
+@pytest.mark.parametrize("kind", [SameAsPolicy, Implicit])
 def test_a_killed_training_of_an_encoder_decoder_goes_on(
-    runner: Runner, checkpoints: dict[str, Path], tmp_path: Path
+    kind: Any, runner: Runner, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
-    asked = experiment(checkpoints["mt5"], "de+en", rm=SameAsPolicy(training=BUDGET))
+    asked = experiment(checkpoints["mt5"], "de+en", rm=kind(training=BUDGET))
     stage = judge_stage(asked).parents["score"].parents["reward"]
     assert goes_on(runner, stage, tmp_path, lambda done: done == 5)[0] == 4
 

@@ -140,7 +140,7 @@ def _model(grid: Grid, stage: PlannedStage, out: Path, asked: Asked) -> str:
     parts += [*card.results(rows, axes), "", *card.provenance(sheet, done, command, bases), "", *unknown]
     text = card.model_card(f"{stage.label} of grid {grid.name}", fields, [*parts, "", card.made_by()])
     (out / "README.md").write_text(text, encoding="utf-8")
-    size = sum(path.stat().st_size for path in out.iterdir()) / 1e6
+    size = sum(path.stat().st_size for path in out.rglob("*")) / 1e6
     return f"{stage.label}: '{asked.out}' ({size:.1f} MB), to be read as {made.form}; README.md is its card."
 
 

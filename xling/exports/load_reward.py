@@ -5,8 +5,9 @@
 
 Token ids are those of training: prompt and response are tokenised apart, so that they meet at the same border. What
 load_reward.json calls `reads`: `logit`, a classifier's own; `states`, a head on the pooled states of an AutoModel;
-`features`, a head on what a frozen language model sees of the response: how probable it finds its tokens
-(`likelihood`, in nats and counts), its `last` state, and the `mean` of its states.
+`log_ratio`, by how many nats the response is more probable than under the model in `reference`; `features`, a head on
+what a frozen language model sees of the response: how probable it finds its tokens (`likelihood`, in nats and counts),
+its `last` state, and the `mean` of its states.
 """
 
 import json
@@ -25,7 +26,10 @@ class Reward:
         self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         kind = getattr(transformers, self.how["class"])
         dtype = getattr(torch, self.how["dtype"])
-        self.model = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, trust_remote_code=False).eval()
+        how = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+        self.model = kind.from_pretrained(folder, **how).eval()
+        if self.how["reads"] == "log_ratio":
+            self.reference: Any = kind.from_pretrained(Path(folder) / "reference", **how).eval()
         self.head = {} if self.how["reads"] == "logit" else load_file(Path(folder) / "head.safetensors")
 
     @torch.inference_mode()
@@ -36,6 +40,9 @@ class Reward:
         inputs, said = self._inputs(prompt, response)
         if self.how["reads"] == "logit":
             return float(self.model(**inputs).logits.float() + self.how["bias"])
+        if self.how["reads"] == "log_ratio":
+            ours, theirs = (self._log_probability(one, inputs, said) for one in (self.model, self.reference))
+            return float(self.head["weight"] * (ours - theirs) + self.head["bias"])
         out = self.model(**inputs, output_hidden_states=True)
         states = (out.decoder_hidden_states if "decoder_input_ids" in inputs else out.hidden_states)[-1][0].float()
         own = states if self.how["pair"] else states[-len(said) :]
@@ -45,6 +52,11 @@ class Reward:
             read["likelihood"] = self._likelihood(scores, torch.tensor(said, device=scores.device))
         row = torch.cat([read[name] for name in self.how["blocks"]]).cpu().to(self.head["weight"].dtype)
         return float(row @ self.head["weight"] + self.head["bias"])
+
+    def _log_probability(self, model: Any, inputs: dict[str, Any], said: list[int]) -> float:
+        scores = model(**inputs).logits[0, -len(said) - 1 : -1].float().log_softmax(-1)
+        tokens = scores.gather(-1, torch.tensor(said, device=scores.device)[:, None])
+        return float(tokens.mean() if self.how["blocks"] == ["mean"] else tokens.sum())
 
     def _inputs(self, prompt: str, response: str) -> tuple[dict[str, Any], list[int]]:
         how, (longest, longest_response, side) = self.how, self.how["limits"]

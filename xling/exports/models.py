@@ -2,8 +2,9 @@
 
 A policy is what its stage stored. A reward model that reads a decoder's last state becomes a sequence classifier with
 one label; what no class of transformers can say (an encoder-decoder's response in the decoder, a mean of states, a head
-on frozen features) goes out as its model with head.safetensors. With each goes load_reward.py, which scores without
-xling; whether it does so as xling is tried on a few texts before the folder is given out.
+on frozen features) goes out as its model with head.safetensors, a log-ratio as both of its models. With each goes
+load_reward.py, which scores without xling; whether it does so as xling is tried on a few texts before the folder is
+given out.
 """
 
 import shutil
@@ -30,7 +31,7 @@ from xling.models.load import DTYPES, load_policy, source
 from xling.models.own_forward import TOLERANCE, distance
 from xling.models.text import Around, Limits, around, language_model_rooms, separators
 from xling.rewards import frozen_lm
-from xling.rewards.networks import Net, load_reward
+from xling.rewards.networks import REFERENCE, ImplicitNet, Net, load_reward
 
 MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*",
                "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model", "chat_template*",
@@ -74,7 +75,7 @@ def export_reward(store: Store, sheet: Sheet, folder: Path, out: Path) -> Export
     if heads is None or not (readers or sheet.spec.get("encoder") or name == "sentence_encoder"):
         raise ConfigError(
             f"rm_backbone={name} cannot be exported: it is a control that reads texts by xling's own code. What can: "
-            "same_as_policy, encoder, frozen_lm and sentence_encoder."
+            "same_as_policy, implicit, encoder, frozen_lm and sentence_encoder."
         )
     weight, bias = _head(heads)
     save_file({"weight": torch.from_numpy(weight), "bias": torch.tensor(bias, dtype=torch.float64)}, out / HEAD)
@@ -106,7 +107,7 @@ def _network(folder: Path, out: Path) -> Exported:
         reading = _reading(limits, rooms, "AutoModel", how.dtype, chat) | asdict(around(net.tokenizer, two))
         reading |= {"encoder_decoder": two}
     reading["blocks"] = [net.pooling]
-    classifier = _classifier(net)
+    classifier, form = _classifier(net), "AutoModel and a head"
     if classifier is not None:
         classifier.save_pretrained(out)
         net.tokenizer.save_pretrained(out)
@@ -117,10 +118,16 @@ def _network(folder: Path, out: Path) -> Exported:
         _copy_model(folder, out)
         weight, offset = net.head.weight[0].detach().contiguous(), net.head.bias[0].detach()
         save_file({"weight": weight, "bias": offset.clone()}, out / HEAD)
+    if isinstance(net, ImplicitNet):
+        (out / REFERENCE).mkdir()
+        _copy_model(folder, out / REFERENCE, REFERENCE)
+        kind = "AutoModelForSeq2SeqLM" if net.trunk.config.is_encoder_decoder else "AutoModelForCausalLM"
+        reading |= {"reads": "log_ratio", "class": kind}
+        form = f"two models of {kind}"
     if chat:
         notes.append("Prompts are one turn of a user; longer conversations and system turns are not for the loader.")
     worst = _tried(out, reading, lambda prompts, said: [row[0] for row in net.score(prompts, [[r] for r in said])])
-    return Exported(reading["class"] if classifier is not None else "AutoModel and a head", worst, tuple(notes))
+    return Exported(reading["class"] if classifier is not None else form, worst, tuple(notes))
 
 
 def _classifier(net: Net) -> Any:
@@ -195,8 +202,8 @@ def _sentences(sheet: Sheet, weight: ridge.Array) -> Exported:
 # --- in a folder --------------------------------------------------------------------------------------------
 
 
-def _copy_model(folder: Path, out: Path) -> None:
-    where, how = source(folder)
+def _copy_model(folder: Path, out: Path, part: str = ".") -> None:
+    where, how = source(folder, part)
     if how.remote_code:
         raise ConfigError(f"The model comes with code of {how.remote_code}, and an export takes no code along.")
     for path in sorted(where.iterdir()):

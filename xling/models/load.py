@@ -111,13 +111,13 @@ def write_loading(stage_folder: Path, how: Loading) -> None:
 
 
 def load_policy(
-    folder: Path, dtype: str | None = None, dropout: float | None = None, quantized: bool = False
+    folder: Path, dtype: str | None = None, dropout: float | None = None, quantized: bool = False, part: str = "."
 ) -> tuple[Any, Any]:
-    """(model on `device()` in eval mode, tokenizer) of a stage's folder.
+    """(model on `device()` in eval mode, tokenizer) of a stage's folder, or of a part of it.
 
     dtype: in place of the stage's own; dropout: in place of the model's own, for training; quantized: 4-bit weights.
     """
-    where, how = source(folder)
+    where, how = source(folder, part)
     model, tokenizer = _read(AutoModelForCausalLM, where, how, dtype, dropout, quantized), _tokenizer(where, how)
     check_architecture(where, model)
     check_tokens(where, model, tokenizer)
@@ -185,10 +185,13 @@ def load_config(folder: Path) -> Any:
     return _config(*source(folder))
 
 
-def source(stage_folder: Path) -> tuple[Path, Loading]:
-    """(where the model of a stage's folder lies, how it is read); code that may run is what its spec names."""
+def source(stage_folder: Path, part: str = ".") -> tuple[Path, Loading]:
+    """(where the model of a stage's folder lies, how it is read); code that may run is what its spec names.
+
+    part: the folder, below that of the model, of another one that is read in the same way.
+    """
     how = loading(stage_folder)
-    where = stage_folder / how.folder
+    where = stage_folder / how.folder / part
     if not where.is_dir():
         raise DataError(f"The model in {where} is no longer there. Put it back, or run the same command again.")
     if how.digest and checkpoint_digest(where) != how.digest:

@@ -91,7 +91,7 @@ def sft(stage: Stage, tokens: Tokens) -> Work:
 
 @priced
 def reward(stage: Stage, tokens: Tokens) -> Work:
-    """Training passes of a network, and its evaluations; linear heads cost next to nothing."""
+    """Training passes of a network, its evaluations and what its reference reads; linear heads cost next to nothing."""
     rm, model, own = stage.spec["rm"], model_of(stage), budget(stage)
     if own is None:
         return NOTHING
@@ -102,9 +102,14 @@ def reward(stage: Stage, tokens: Tokens) -> Work:
     watched = training.steps // training.eval_every * _rows(stage, what, "validation", stage.spec["langs"])
     if model is None:
         return Work({}, {f"{what} read": rows})
-    once = sides * model.forward(prompt, response, head=False)
+    texts = 2 if "pairs" in (what, rm.get("ratings")) else 1  # that an example has
+    once = texts * model.forward(prompt, response, head=own.generative)
     flops = {"training": rows * own.passes * once, "reading": watched * once}
-    return Work(flops, {f"{what} read": rows}, _stored(stage, head=False))
+    if own.generative:
+        there = sum(_rows(stage, what, split, stage.spec["langs"]) for split in ("train", "validation"))
+        flops["reading"] += there * (model.forward(prompt, 0) + sides * model.forward(0, response))
+    models = 2 if own.generative else 1
+    return Work(flops, {f"{what} read": rows}, models * _stored(stage, head=own.generative))
 
 
 @priced
@@ -149,9 +154,10 @@ def score(stage: Stage, tokens: Tokens) -> Work:
     if model is None:
         return Work({}, units)
     prompt, response = limits(spec["rm"], tokens)
-    reading = model.forward(prompt, 0) * (prompts + held_out) + model.forward(0, response, head=False) * (
-        pool + baseline + held_out
-    )
+    generative = _generative(stage)
+    once = model.forward(0, response, head=generative)
+    reading = model.forward(prompt, 0) * (prompts + held_out) + once * (pool + baseline + held_out)
+    reading *= 2 if generative else 1
     return Work({"reading": reading}, units, NUMBER * float(pool + baseline + held_out))
 
 
@@ -253,4 +259,13 @@ def _reward_once(stage: Stage, tokens: Tokens) -> float:
     """One scoring of a response while a policy is trained."""
     network = stage.parents.get("reward")
     model = model_of(network) if network is not None and budget(stage) is not None else None
-    return model.forward(*limits(stage.spec["rm"], tokens), head=False) if model is not None else 0.0
+    if model is None:
+        return 0.0
+    generative = _generative(stage)
+    return (2 if generative else 1) * model.forward(*limits(stage.spec["rm"], tokens), head=generative)
+
+
+def _generative(stage: Stage) -> bool:
+    """Whether the stage's reward model reads log-probabilities under two models."""
+    own = budget(stage)
+    return own is not None and own.generative

@@ -387,15 +387,16 @@ def sft(stage: Stage, gpus: Gpus) -> Memory | None:
 
 
 def reward(stage: Stage, gpus: Gpus) -> Memory | None:
-    """A network with a scalar head; linear heads take next to nothing."""
+    """A network; linear heads take next to nothing. A reference is read before, by the model that is then trained."""
     spec, model = located(stage.spec), sized(stage)
-    if model is None or budget(stage) is None:
+    if model is None or (own := budget(stage)) is None:
         return None
     (sizes, word), rm = model, spec["rm"]
     training, tuning, rank = rm["training"], rm["tuning"], (rm.get("lora") or {}).get("r", 0)
     task = Task(
-        (Net(sizes, word, tuning, rank, trunk=True),), 0.0, training["batch_size"], training["batch_size"],
-        2 if spec["objective"] == "pairwise" else 1, *limits(rm, Tokens()), False, word == 2, _drops(sizes, training),
+        (Net(sizes, word, tuning, rank, trunk=not own.generative),), 0.0, training["batch_size"],
+        training["batch_size"], 2 if spec["objective"] == "pairwise" or rm.get("ratings") == "pairs" else 1,
+        *limits(rm, Tokens()), own.generative, word == 2, _drops(sizes, training),
         training["optimizer"], 0, 0.0, _how(stage),
     )  # fmt: skip
     way = Way(micro=training["micro_batch_size"], again=training["gradient_checkpointing"])
@@ -473,9 +474,9 @@ def reading(stage: Stage, gpus: Gpus) -> Memory | None:
     sizes, word = model
     prompt, response = limits(stage.spec.get("rm", stage.spec), Tokens())
     prompts = rows_on_accelerator(row_width(prompt), PROMPTS_PER_BATCH)
-    rows = rows_on_accelerator(row_width(response))
+    rows, models = rows_on_accelerator(row_width(response)), 2 if _is_generative(stage.parents.get("reward")) else 1
     parts: Parts = {
-        "weights": float(word * sizes.weights),
+        "weights": float(models * word * sizes.weights),
         "keys and values": float(word * (sizes.cache(TOKENS_KEPT, 0) + rows * sizes.cache(prompt, response))),
         "activations": max(passing(sizes, prompts, prompt, 1), passing(sizes, rows, 1, response)),
     }
@@ -509,7 +510,8 @@ def main_memory(stage: Stage) -> float:
         return 0.0
     settings = stage.spec["rm"] if stage.kind == "reward" else stage.spec
     trained = TRAINED.get(stage.kind)
-    each = READ if trained is None else trained if settings.get("tuning", "full") == "full" else ADAPTED
+    models = 2 if _is_generative(stage.parents.get("reward")) else 1
+    each = READ * models if trained is None else trained if settings.get("tuning", "full") == "full" else ADAPTED
     return IDLE + each * found[0].weights
 
 
@@ -520,11 +522,18 @@ def _is_network(stage: Stage | None) -> bool:
     return stage is not None and stage.kind == "reward" and budget(stage) is not None
 
 
+def _is_generative(stage: Stage | None) -> bool:
+    """Whether it trains a reward model that reads log-probabilities, beside those of a reference."""
+    own = budget(stage) if stage is not None and stage.kind == "reward" else None
+    return own is not None and own.generative
+
+
 def _scorer(stage: Stage) -> tuple[float, float]:
     """Bytes of the reward model that trains a policy: of one that every process has; of one that they can share."""
     model = sized(stage.parents["reward"]) if _is_network(stage.parents.get("reward")) else None
-    weights = 0.0 if model is None else float(model[1] * model[0].trunk)
-    alone = "pool" in stage.parents or (model is not None and model[0].family == "encoder")
+    generative = _is_generative(stage.parents.get("reward"))
+    weights = 0.0 if model is None else float(model[1] * (2 * model[0].weights if generative else model[0].trunk))
+    alone = generative or "pool" in stage.parents or (model is not None and model[0].family == "encoder")
     return (weights, 0.0) if alone else (0.0, weights)
 
 

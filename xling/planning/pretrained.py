@@ -20,6 +20,7 @@ from xling.optimizers import PolicyTraining
 from xling.options import name_of
 from xling.planning.refusals import responses_recorded
 from xling.rewards import Base
+from xling.rewards.implicit import Settings as Implicit
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.rewards.same_as_policy import start
 from xling.tasks.options import offers
@@ -33,7 +34,7 @@ class Suited(NamedTuple):
     adapters: float
 
 
-RATE = Suited(1e-3, 1e-5, 1e-4)  # of sft and rm_backbone=same_as_policy; learning rates are AdamW's
+RATE = Suited(1e-3, 1e-5, 1e-4)  # of sft, rm_backbone=same_as_policy and implicit; learning rates are AdamW's
 RATES = {"ppo": Suited(5e-4, 1e-5, 1e-4), "rloo": Suited(5e-4, 1e-5, 1e-4), "grpo": Suited(5e-4, 1e-5, 1e-4),
          "dpo": Suited(1e-4, 1e-5, 1e-4)}  # fmt: skip
 VALUE_RATE = Suited(5e-4, 1e-5, 1e-5)  # of ppo, whose value model has no adapters
@@ -131,11 +132,13 @@ def _findings(experiment: Experiment) -> Iterator[Finding]:
     if is_pretrained(policy.checkpoint, policy.revision) and not responses_recorded(experiment):
         yield from _of_policy(policy, experiment.sft, experiment.optimizer)
     for group, rm in (("rm_backbone", experiment.rm_backbone), ("judge.rm_backbone", experiment.judge.rm_backbone)):
-        if isinstance(rm, SameAsPolicy) and rm.training.steps and rm.tuning != "frozen":  # a head alone is a new one
+        if not isinstance(rm, SameAsPolicy | Implicit) or rm.tuning == "frozen":  # a head alone is a new one
+            continue
+        if rm.training.steps:
             begins = start(rm, policy)
             own = begins if isinstance(begins, Base) else Base(policy)
             if is_pretrained(own.model.checkpoint, own.model.revision):
-                place = Place(f"{own.setting}={own.model.checkpoint}", group, "same_as_policy_pretrained")
+                place = Place(f"{own.setting}={own.model.checkpoint}", group, f"{rm.name}_pretrained")
                 yield from _rate(place, f"{group}.training", rm.training, RATE, rm.tuning != "full")
 
 

@@ -111,6 +111,7 @@ class Budget(NamedTuple):
 
     training: Training
     passes: int
+    generative: bool = False  # reads log-probabilities of tokens, beside those under a reference that learns nothing
 
 
 # --- in stages ----------------------------------------------------------------------------------------------
@@ -235,6 +236,7 @@ REWARDS: Options[RewardModule] = Options(
         name: f"xling.rewards.{name}"
         for name in (
             "same_as_policy",
+            "implicit",
             "encoder",
             "frozen_lm",
             "bag_of_words",

@@ -1,11 +1,11 @@
-"""Networks as reward models: a language model or an encoder with a scalar head, trained on the source's feedback.
+"""Networks as reward models: a language model or an encoder with a scalar head, or a language model's own log-ratio.
 
 A language model reads prompt and response in one go in training, and the prompt once for its responses in scoring
 (xling/models/states.py); an encoder reads them as a pair, joined by its tokenizer's own separators.
 
 Pointwise: binary cross-entropy on the logit, as the paper's summarization; pairwise: Bradley-Terry,
--log sigmoid(r(x, y_w) - r(x, y_l)), as its dialog (paper, section 2). The checkpoint with the best validation loss
-is kept. One loop of transformers' Trainer serves both (trl's RewardTrainer has no pointwise mode). A trained model is
+-log sigmoid(r(x, y_w) - r(x, y_l)), as its dialog (paper, section 2), which for a log-ratio is DPO. The checkpoint with
+the best validation loss is kept. One loop serves all (trl's RewardTrainer has no pointwise mode). A trained model is
 stored as a folder: trunk and tokenizer in Hugging Face format, head and settings beside them.
 """
 
@@ -23,10 +23,30 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from xling.errors import StageError
 from xling.grid.stage import WHERE, Context
 from xling.jsonfiles import read_json, write_json
+from xling.models import parallel
 from xling.models.architecture import text_config
 from xling.models.checkpoints import check_encoder_config
-from xling.models.load import DTYPES, Loading, in_dtype, load_tokenizer, load_trunk, loading, write_loading
-from xling.models.states import Batch, States, each_response, each_row, padded_batch, pool
+from xling.models.load import (
+    DTYPES,
+    Loading,
+    in_dtype,
+    load_policy,
+    load_tokenizer,
+    load_trunk,
+    loading,
+    save_policy,
+)
+from xling.models.states import (
+    Batch,
+    States,
+    each_response,
+    each_row,
+    hidden_states,
+    log_likelihood,
+    log_probabilities,
+    padded_batch,
+    pool,
+)
 from xling.models.text import (
     LIMITS,
     Ids,
@@ -38,14 +58,15 @@ from xling.models.text import (
     separators,
     text_ids,
 )
-from xling.models.training import adapted, check_gpu, merged, whole_in, write_curve
+from xling.models.training import adapted, check_gpu, computing_in, core, merged, whole_in, write_curve
 from xling.models.training import fit as descend
 from xling.rewards import Feedback
-from xling.tasks.records import Pair, Rating
+from xling.tasks.records import GOOD, Pair, Rating
 
 Row = tuple[Any, Any, float]  # the response as the net reads it, the rejected one (None: there is none), the label
 Items = Sequence[Rating] | Sequence[Pair]
 
+REFERENCE = "reference"  # folder, below its own, of what a log-ratio is held to
 CLOSE = 1e-3  # how far the stored model's scores may lie from the trained one's, as a share of the largest
 
 
@@ -99,6 +120,11 @@ class RewardNet(HeadedNet):
         self.trunk, self.tokenizer, self.pooling, self.limits = trunk, tokenizer, pooling, limits
         self.head = scalar_head(trunk)
 
+    @classmethod
+    def read(cls, folder: Path, **how: Any) -> Any:
+        """What is trained, from a stage's folder."""
+        return load_trunk(folder, encoder=cls.pair, **how)
+
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, decoder_input_ids: Tensor | None = None
     ) -> Tensor:
@@ -136,6 +162,85 @@ class RewardNet(HeadedNet):
         return each_response(self.trunk, *self._ids(prompts, responses), self.tokenizer.pad_token_id, rewards)
 
 
+class ImplicitNet(RewardNet):
+    """beta (log p(y | x) - log p_reference(y | x)), the reward of a policy that DPO trains, and a learnt constant.
+
+    Rafailov et al. (2023), section 4. `trunk` is a whole language model, and it is the reference as well until it is
+    trained: log-probabilities under that stand in the rows, computed once. pooling: sum over a response's tokens (DPO),
+    or their mean. The constant is for ratings, where a logit of 0 is even; pairs do not see it.
+    """
+
+    kind: ClassVar[str] = "implicit"
+    reference: Any = None  # what scoring compares with
+
+    def __init__(self, trunk: Any, tokenizer: Any, pooling: str, limits: Limits = LIMITS, beta: float = 1.0) -> None:
+        HeadedNet.__init__(self)
+        self.trunk, self.tokenizer, self.pooling, self.limits = trunk, tokenizer, pooling, limits
+        self.head = nn.Linear(1, 1, device=trunk.device, dtype=torch.float32)
+        nn.init.constant_(self.head.weight, beta).requires_grad_(False)
+        nn.init.zeros_(self.head.bias)
+
+    @classmethod
+    def read(cls, folder: Path, **how: Any) -> Any:
+        return load_policy(folder, **how)[0]
+
+    def held_to(self, reference: Any) -> None:
+        """Score beside a language model."""
+        self.__dict__["reference"] = reference  # no part of the module, for it learns nothing
+
+    def forward(  # type: ignore[override]  # with the log-probabilities under the reference
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        response_mask: Tensor,
+        reference: Tensor,
+        decoder_input_ids: Tensor | None = None,
+    ) -> Tensor:
+        """(B,) rewards; reference: (B,) log-probabilities in nats."""
+        model, read = core(self.trunk), {"input_ids": input_ids, "attention_mask": attention_mask}
+        if decoder_input_ids is not None:
+            read["decoder_input_ids"] = decoder_input_ids
+        said, counted = read.get("decoder_input_ids", input_ids)[:, 1:], response_mask[:, 1:]
+        hidden = hidden_states(model, read)[:, :-1]
+        tokens = log_probabilities(model, hidden[counted], said[counted])
+        owners = torch.arange(len(said), device=tokens.device)[:, None].expand_as(said)[counted]
+        whole = tokens.new_zeros(len(said)).index_add(0, owners, tokens)
+        if self.pooling == "mean":
+            whole = whole / counted.sum(1)
+        return self.value((whole - reference)[:, None])
+
+    def rows(self, prompts: Sequence[str], responses: Sequence[str]) -> list[Any]:
+        """Token ids of prompt and response, and the log-probability in nats of the response as the model is now.
+
+        Each process reads its share; a prompt is read once for its responses.
+        """
+        parallel.join(self.trunk.device)
+        read = super().rows(prompts, responses)
+        groups: dict[tuple[int, ...], list[Ids]] = {}
+        for asked, said in read:
+            groups.setdefault(tuple(asked), []).append(said)
+        own = parallel.share(list(groups.items()))
+        found = self._log_probabilities(self.trunk, [list(asked) for asked, _ in own], [said for _, said in own])
+        values = dict(zip(groups, map(iter, parallel.joined(found)), strict=True))
+        return [(asked, said, next(values[tuple(asked)])) for asked, said in read]
+
+    def collate(self, rows: Sequence[Any]) -> Batch:
+        batch = super().collate([(asked, said) for asked, said, _ in rows])
+        return batch | {"reference": torch.tensor([value for _, _, value in rows])}
+
+    def score(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Reward of each response of each prompt: nats times beta, and the constant."""
+        asked, said = self._ids(prompts, responses)
+        ours, theirs = (self._log_probabilities(model, asked, said) for model in (self.trunk, self.reference))
+        beta, constant = self.head.weight.item(), self.head.bias.item()
+        return [
+            [beta * (a - b) + constant for a, b in zip(*both, strict=True)] for both in zip(ours, theirs, strict=True)
+        ]
+
+    def _log_probabilities(self, model: Any, asked: list[Ids], said: list[list[Ids]]) -> list[list[float]]:
+        return log_likelihood(model, asked, said, self.tokenizer.pad_token_id, total=self.pooling == "sum")
+
+
 class PairNet(HeadedNet):
     """An encoder with a scalar head on its first state or on the mean of all; otherwise like RewardNet.
 
@@ -152,6 +257,11 @@ class PairNet(HeadedNet):
         if getattr(trunk, "pooler", None) is not None:
             trunk.pooler = nn.Identity()  # not read; a checkpoint may lack it
         self.head = scalar_head(trunk)
+
+    @classmethod
+    def read(cls, folder: Path, **how: Any) -> Any:
+        """What is trained, from a stage's folder."""
+        return load_trunk(folder, encoder=cls.pair, **how)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """(B, L) right-padded pairs -> (B,) rewards."""
@@ -193,6 +303,7 @@ class PairNet(HeadedNet):
 
 
 Net = RewardNet | PairNet
+KINDS: dict[str, type[Net]] = {kind.kind: kind for kind in (RewardNet, ImplicitNet, PairNet)}
 
 
 # --- training -----------------------------------------------------------------------------------------------
@@ -201,14 +312,17 @@ Net = RewardNet | PairNet
 def train(context: Context, rm: Any, feedback: Feedback, kind: type[Net]) -> None:
     """Train the parent `init` with a fresh head; writes the model, curve.jsonl and training.json.
 
-    rm: settings of same_as_policy (a RewardNet) or of encoder (a PairNet).
+    rm: settings of same_as_policy (a RewardNet), implicit (an ImplicitNet) or encoder (a PairNet).
     """
     how = loading(context.parents["init"])
     torch.manual_seed(feedback.seed)
     net = new_net(context, rm, feedback.truncation_side, kind)
     examples = feedback.items("train", rm.permutation)
-    train, dropped = distinct(rows_of(net, examples))
-    held_out, _ = distinct(rows_of(net, feedback.items("validation", rm.permutation)))
+    with computing_in(how.dtype, net.trunk.device):  # as what is trained is
+        train, dropped = distinct(rows_of(net, examples))
+        held_out, _ = distinct(rows_of(net, feedback.items("validation", rm.permutation)))
+    if getattr(rm, "ratings", "labels") == "pairs" and feedback.objective == "pointwise":
+        train, held_out = (opposed(rows, feedback.seed) for rows in (train, held_out))
     if rm.tuning != "full":
         net.trunk.requires_grad_(False)
     if rm.tuning in ("lora", "qlora"):
@@ -241,9 +355,11 @@ def train(context: Context, rm: Any, feedback: Feedback, kind: type[Net]) -> Non
     if rm.tuning == "lora":
         net.trunk = net.trunk.merge_and_unload()
     elif rm.tuning == "qlora":  # into the weights that those in 4 bits were made of
-        net.trunk = merged(load_trunk(context.parents["init"], encoder=net.pair), net.trunk)
+        net.trunk = merged(kind.read(context.parents["init"]), net.trunk)
     net.trunk = in_dtype(net.trunk, DTYPES[how.dtype])
     net.eval()
+    if isinstance(net, ImplicitNet):
+        net.held_to(kind.read(context.parents["init"]))
     save_reward(context.out, net, how)
     write_curve(context.out, curve)
     check_stored(context, net, feedback.items("validation", 0)[:8])
@@ -257,17 +373,17 @@ def new_net(context: Context, rm: Any, side: str, kind: type[Net]) -> Net:
     """The parent `init` with a fresh head; trained whole it is in what its optimizer trains, else in its own dtype."""
     check_gpu(rm.tuning, "rm_backbone")
     tokenizer = load_tokenizer(context.parents["init"], kind.needed)
-    trunk = load_trunk(
+    trunk = kind.read(
         context.parents["init"],
         dtype=whole_in(rm.training.optimizer) if rm.tuning == "full" else None,
         dropout=rm.training.dropout,
         quantized=rm.tuning == "qlora",
-        encoder=kind.pair,
     )
     limits = Limits(rm.max_prompt_tokens, rm.max_response_tokens, side)
     if kind.pair:
         check_encoder_config(trunk.config.to_dict(), limits, len(separators(tokenizer)))
-    return kind(trunk, tokenizer, rm.pooling, limits)
+    scale = {"beta": rm.beta} if issubclass(kind, ImplicitNet) else {}
+    return kind(trunk, tokenizer, rm.pooling, limits, **scale)
 
 
 def check_stored(context: Context, net: Net, probe: list[Any]) -> None:
@@ -288,20 +404,22 @@ def check_stored(context: Context, net: Net, probe: list[Any]) -> None:
 
 def save_reward(folder: Path, net: Net, how: Loading | None = None) -> None:
     """All that `load_reward` reads; `how` the trunk was loaded, and will be."""
-    net.trunk.save_pretrained(folder)
-    net.tokenizer.save_pretrained(folder)
+    how = replace(how or Loading(), folder=".", digest="")
+    save_policy(folder, net.trunk, net.tokenizer, how)
     save_file({k: v.contiguous() for k, v in net.head.state_dict().items()}, folder / "head.safetensors")
-    write_loading(folder, replace(how or Loading(), folder=".", digest=""))
+    if isinstance(net, ImplicitNet):
+        save_policy(folder / REFERENCE, net.reference, net.tokenizer)
     write_json(folder / "reward.json", {"kind": net.kind, "pooling": net.pooling, "limits": net.limits})
 
 
 def load_reward(folder: Path) -> Net:
     """A reward model from its stage's folder."""
     settings = read_json(folder / "reward.json")
-    kind: type[Net] = PairNet if settings["kind"] == PairNet.kind else RewardNet
-    trunk, tokenizer = load_trunk(folder, encoder=kind.pair), load_tokenizer(folder, kind.needed)
-    net = kind(trunk, tokenizer, settings["pooling"], Limits(*settings["limits"]))
+    kind = KINDS[settings["kind"]]
+    net = kind(kind.read(folder), load_tokenizer(folder, kind.needed), settings["pooling"], Limits(*settings["limits"]))
     net.head.load_state_dict(load_file(folder / "head.safetensors"))
+    if isinstance(net, ImplicitNet):
+        net.held_to(kind.read(folder, part=REFERENCE))
     return net.eval()
 
 
@@ -316,11 +434,26 @@ def responses_of(item: Rating | Pair) -> list[str]:
 def rows_of(net: Net, items: Items) -> list[Row]:
     """Feedback as the net reads it."""
     prompts = [item.prompt.reward_text for item in items]
-    first = net.rows(prompts, [responses_of(item)[0] for item in items])
-    pairs = [item for item in items if isinstance(item, Pair)]
-    second = net.rows(prompts, [pair.rejected for pair in pairs]) if pairs else [None] * len(items)
+    sides = list(zip(*map(responses_of, items), strict=True))
+    rows = net.rows(prompts * len(sides), [text for side in sides for text in side])
+    first, second = rows[: len(items)], list[Any](rows[len(items) :]) or [None] * len(items)
     labels = [item.label if isinstance(item, Rating) else 1.0 for item in items]
     return list(zip(first, second, labels, strict=True))
+
+
+def opposed(rows: list[Row], seed: int) -> list[Row]:
+    """Rated responses as pairs: each good one chosen over a bad one, of whatever prompts; StageError without either.
+
+    In one random order of both, each as often as the more frequent kind needs it.
+    """
+    order = np.random.default_rng(seed).permutation(len(rows))
+    good, bad = ([rows[i][0] for i in order if (rows[i][2] >= GOOD) == kind] for kind in (True, False))
+    if not good or not bad:
+        raise StageError(
+            f"Of {len(rows)} rated responses {len(good)} are good: there are no pairs of a good and a bad one. Type "
+            "rm_backbone.ratings=labels."
+        )
+    return [(good[i % len(good)], bad[i % len(bad)], 1.0) for i in range(max(len(good), len(bad)))]
 
 
 def distinct(rows: list[Row]) -> tuple[list[Row], int]:

@@ -7,6 +7,7 @@ from xling.config.policies import LanguageModel, Lora, Policy, check_following
 from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.models.checkpoints import check_checkpoint, check_lengths, check_policy, check_table
+from xling.models.weights import Use
 from xling.rewards import (
     Base,
     Budget,
@@ -39,17 +40,17 @@ class Settings(RewardSettings, frozen=True, tag="same_as_policy"):
     pad_token: str | None = None  # of a model named in `init`: a piece to pad with where its tokenizer names none
 
 
-def check(rm: Settings, choices: Choices) -> None:
-    """There must be a language model, and its checkpoint whole."""
+def check(rm: Any, choices: Choices, use: Use = "reward") -> None:
+    """There must be a language model, and its checkpoint whole for its `use`."""
     policy, sides = choices.policy, (rm.max_prompt_tokens, rm.max_response_tokens)
     if not isinstance(policy, LanguageModel):
         raise ConfigError(
-            "rm_backbone=same_as_policy needs a language model and policy=recorded has none. Use rm_backbone="
+            f"rm_backbone={rm.name} needs a language model and policy=recorded has none. Use rm_backbone="
             "sentence_encoder, bag_of_words, system, length, random, cosine or human."
         )
     own = start(rm, policy)
     if isinstance(own, Base) and rm.init != "base":
-        check_checkpoint(own.setting, own.model, "reward", ("pad", "eos"), lambda c: check_table(c, sides))
+        check_checkpoint(own.setting, own.model, use, ("pad", "eos"), lambda c: check_table(c, sides))
     check_training(rm, policy, ("policy.dtype", policy.dtype))
     check_policy(policy)
     if rm.init in ("sft", "base") and not choices.recorded:
@@ -88,7 +89,7 @@ def budget(rm: Any) -> Budget:
     return Budget(rm.training, 1 if rm.tuning == "frozen" else 3)
 
 
-def start(rm: Settings, policy: LanguageModel) -> Model:
+def start(rm: Any, policy: LanguageModel) -> Model:
     if rm.init == "sft":
         return "sft"
     if rm.init == "base":
