@@ -11,7 +11,15 @@ from scipy.stats import ttest_1samp
 from synthetic import SyntheticGrid, realistic
 
 from xling.analysis.catalogue import OF_ENTRIES, OF_ITEMS, findings_of, grid_findings, paper_findings
-from xling.analysis.findings.cells import accuracy_vs_win, decomposition, effects, kl_vs_win
+from xling.analysis.findings.cells import (
+    COMPONENTS,
+    SAME_ORDER,
+    TWICE,
+    accuracy_vs_win,
+    decomposition,
+    effects,
+    kl_vs_win,
+)
 from xling.analysis.findings.choosing import recommendation
 from xling.analysis.findings.in_short import in_short
 from xling.analysis.findings.sources import (
@@ -136,7 +144,35 @@ def test_a_matrix_of_noise_has_nothing_to_share_out():
     value = 50 + np.random.default_rng(0).normal(0, 1, (6, 6))
     finding = decomposition(entries_of(value, se=1.5))
     assert any("hardly more than by sampling error" in line for line in finding.left_out)
-    assert finding.table[finding.table.component != "error"]["share"].isna().all()
+    assert finding.table[finding.table.component.isin(COMPONENTS)]["share"].isna().all()
+    order, twice = (row(finding, component=name)["share"] for name in (SAME_ORDER, TWICE))
+    assert abs(order - 50) < 15 and twice < 75
+
+
+def test_a_small_share_of_the_pair_is_no_ranking_that_all_targets_share():
+    """Targets far apart, sources in turned order at half of them: the pair has 1 % of the variance."""
+    sources, targets = np.array([1.0, 0.5, -0.5, -1.0]), np.array([-20.0, -10.0, 10.0, 20.0])
+    for turned, expected in ((1, 100), (-1, 100 / 3)):  # 2 of 6 pairs of targets are of one kind
+        value = 50 + targets + np.outer(sources, [1, 1, turned, turned])
+        finding = decomposition(entries_of(value, se=0.01, sources=("a", "b", "c", "d"), targets=("w", "x", "y", "z")))
+        assert row(finding, component="pair")["share"] < 1
+        found = row(finding, component=SAME_ORDER)
+        assert found["share"] == pytest.approx(expected)
+        assert found["share_low"] <= expected <= found["share_high"] <= found["share_low"] + 1
+        assert row(finding, component=TWICE)["share"] == 100
+
+
+def test_the_same_order_by_hand_from_cells_abroad_alone():
+    taus, value = [], np.random.default_rng(3).normal(50, 3, (5, 5)).round(0)  # with ties
+    value[4, 1] = math.nan
+    for one, other in itertools.combinations(range(5), 2):
+        there = [s for s in range(5) if s not in (one, other) and not math.isnan(value[s, [one, other]].sum())]
+        for a, b in itertools.combinations(there, 2):
+            signs = np.sign(value[a, [one, other]] - value[b, [one, other]])
+            taus.append(1 - abs(signs[0] - signs[1]) / 2)
+    found = row(decomposition(entries_of(value, se=0.5)), component=SAME_ORDER)
+    assert found["share"] == pytest.approx(100 * np.mean(taus))
+    assert found["share_low"] < found["share"] < found["share_high"]
 
 
 def test_the_rules_of_a_recommendation():

@@ -9,6 +9,11 @@ its effects (of its residuals for the pair) minus what sampling error alone woul
 the normal errors; below zero it is called zero. The home effect is the coefficient of an indicator of s = t added to
 the same fit. Searle, Casella and McCulloch 1992 (variance components by the method of moments).
 
+A small share of the pair does not mean that all targets rank the sources alike: where targets differ most it is small
+whatever the sources do. So the same order is counted: of two sources and two targets to both of which they are foreign,
+how often both targets order them alike, a tie of one target half; that is (1 + tau) / 2, tau the mean of Kendall's tau
+over pairs of targets, each counting by its pairs of sources.
+
 Correlations of win rates with the reward model's accuracy and with the distance from SFT_t (paper, section 6) are over
 the cells that are there: languages are fixed, and intervals say how far the numbers of these very cells may be off, not
 what other languages would show. Noise takes a correlation towards 0, and they are for the correlation as measured with
@@ -22,11 +27,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from xling.analysis.statistics.bootstrap import Floats, Ints
-from xling.analysis.statistics.draws import NONE, centred, kendall, pearson, percentile, spanning, spearman
+from xling.analysis.statistics.draws import DIGITS, NONE, centred, kendall, pearson, percentile, spanning, spearman
 from xling.analysis.tidy.entries import EVERY, Entries, Square
 from xling.analysis.tidy.finding import Finding, Row, spread, with_ends
+from xling.config.common import is_foreign
 
 COMPONENTS = ("source", "target", "pair")
+SAME_ORDER, TWICE = "same order", "same order, one target twice"
+_MOST_DRAWN = 100  # draws of the same order where there are many sources and targets
+_MANY = 1000  # cells
 _MOST_ERROR = 90.0  # percent of the variance; beyond that nothing is left to share out
 _FEWEST = 3  # sources of a target that a correlation is over
 
@@ -120,7 +129,9 @@ def decomposition(entries: Entries) -> Finding:
         "Two-way additive fit by least squares over the cells that are there. sd: standard deviation of the effects, "
         "points; share: of the variance between cells without sampling error, percent (error: of the variance as "
         "measured). pair: what is left. Corrected for sampling error; with two seeds the intervals are too narrow (75 "
-        "to 90 in 100 hold). Draws: "
+        f"to 90 in 100 hold). {SAME_ORDER}: of two sources and two targets, all of them abroad, percent that both "
+        "targets order alike, ties half (100: one ranking for all; 50: none), as measured with so many prompts; one "
+        "target twice: what it would reach with itself on other prompts, beside which to read it. Draws: "
         f"{entries.how}.",
         compact=("", "component", "share"),
     )
@@ -152,6 +163,51 @@ def _components(panel: Entries) -> Iterator[Row | str]:
     yield {"component": "error", "sd": math.sqrt(error.sum()), "share": part, "cells": len(cells)}
     if math.isnan(shares[0]):
         yield "its cells differ hardly more than by sampling error: no shares."
+    yield from _same_order(fit.square)
+
+
+def _same_order(square: Square) -> Iterator[Row]:
+    """How often two targets order two sources alike, and one target twice."""
+    abroad = np.array([[is_foreign(source, target) for target in square.targets] for source in square.sources])
+    value = np.where(abroad, square.value, np.nan)
+    told = np.asarray(np.round(value, DIGITS), dtype=np.float64)
+    alike, pairs = _ordered_alike(told)
+    if not pairs:
+        return
+    errors = square.errors[: _MOST_DRAWN if value.size > _MANY else None]
+    drawn, _ = _ordered_alike(value + errors)
+    again = _ordered_again(told, value + math.sqrt(2) * errors[:_MOST_DRAWN])
+    share, draws = 100 * float(alike) / float(pairs), 100 * drawn / float(pairs)
+    cells = int((~np.isnan(value)).sum())
+    yield {"component": SAME_ORDER} | with_ends("share", share, centred(share, draws, 0, 100)) | {"cells": cells}
+    yield {"component": TWICE, "share": 100 * again, "cells": cells}
+
+
+def _differences(value: Floats) -> Iterator[Floats]:
+    """Signs (..., later sources, T) of each source's values (..., S, T) minus those after it; NaN where one is."""
+    for s in range(value.shape[-2] - 1):
+        yield np.sign(value[..., s : s + 1, :] - value[..., s + 1 :, :])
+
+
+def _ordered_alike(value: Floats) -> tuple[Floats, Floats]:
+    """(...,) comparisons of two sources by two targets that agree, ties of one half, and how many there are."""
+    alike, pairs = np.zeros(value.shape[:-2]), np.zeros(value.shape[:-2])
+    for signs in _differences(value):
+        better, worse, level = ((signs == sign).sum(axis=-1) for sign in (1, -1, 0))
+        same = sum(count * (count - 1) / 2 for count in (better, worse, level))
+        alike += (same + level * (better + worse) / 2).sum(axis=-1)
+        there = better + worse + level
+        pairs += (there * (there - 1) / 2).sum(axis=-1)
+    return alike, pairs
+
+
+def _ordered_again(value: Floats, drawn: Floats) -> float:
+    """Mean share of pairs of sources that a target orders in a draw as in its values."""
+    apart, count = 0.0, 0
+    for one, other in zip(_differences(value), _differences(drawn), strict=True):
+        differing = np.abs(one - other)
+        apart, count = apart + float(np.nansum(differing)), count + int((~np.isnan(differing)).sum())
+    return 1 - apart / 2 / count
 
 
 def _percent(variance: Floats) -> Floats:
