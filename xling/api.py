@@ -117,11 +117,9 @@ class Grid:
     @cached_property
     def entries(self) -> "Entries":
         """The cells with joint draws of their errors, folded from the store: what analyses are functions of."""
-        from xling.analysis.matrix.fold_grid import fold_grid
-        from xling.analysis.tidy.entries import Draws, grid_entries
+        from xling.analysis.catalogue import known_entries
 
-        draws = Draws()
-        return grid_entries(fold_grid(self.store, self.name, draws.add), draws)
+        return known_entries(self.store, self.name)
 
     def analyse(self, *names: str) -> "list[Finding]":
         """Findings of `xling analyse --only NAMES` (without names: of all analyses): `finding.table`, title, notes."""

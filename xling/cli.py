@@ -32,8 +32,8 @@ from xling.grid.store import Store
 from xling.runners import GpuTime, all_jobs, gpu_time, jobs
 
 Command = Callable[[argparse.Namespace, Store], int]
-COMMANDS = ("run", "grids", "status", "logs", "cancel", "reduce", "report", "figures", "analyse", "compare", "wandb",
-            "data", "translate", "convert", "gc", "sheet", "export", "path")  # fmt: skip
+COMMANDS = ("run", "grids", "status", "logs", "cancel", "reduce", "report", "figures", "analyse", "choose", "compare",
+            "wandb", "data", "translate", "convert", "gc", "sheet", "export", "path")  # fmt: skip
 
 
 def run(options: argparse.Namespace, store: Store) -> int:
@@ -328,6 +328,13 @@ def analyse(options: argparse.Namespace, store: Store) -> int:
     return run(store, options.grid, only, options.json, options.out, options.wals)
 
 
+def choose(options: argparse.Namespace, store: Store) -> int:
+    """Which source to use for a target that has no labels, or none of them, and what every rule for it costs."""
+    from xling.report.tables.findings import choose as run
+
+    return run(store, options.grid, options.target, options.json, options.wals)
+
+
 def compare(options: argparse.Namespace, store: Store) -> int:
     """Set a grid against another, or against the paper: cell by cell, and the ranking of the sources."""
     from xling.report.tables.findings import compare as run
@@ -368,17 +375,8 @@ def parser() -> argparse.ArgumentParser:
     shown.add_argument("--full", action="store_true", help="every table of matrix.md")
     shown.add_argument("--open", action="store_true", help="open report.html, drawn anew if it is outdated")
     _add_figures(add(figures))
-    said = add(analyse)
-    said.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="NAME,...",
-        help="these analyses, or your own as FILE:FUNCTION (default: all)",
-    )
-    said.add_argument("--json", action="store_true", help="for machines")
-    said.add_argument("--out", metavar="FOLDER", help="where files are written (default: the grid's folder)")
-    said.add_argument("--wals", metavar="FOLDER", help="a CLDF release of WALS, for language_features")
+    _add_analyse(add(analyse))
+    _add_choose(add(choose))
     both = add(compare, grid=False)
     both.add_argument("grid", metavar="GRID", help="a grid, or some of its panels: NAME:judge=llm,optimizer=ppo")
     both.add_argument("other", metavar="OTHER", help="another one, `paper`, or paper:TABLE")
@@ -415,6 +413,25 @@ class _Version(argparse.Action):
         commit = git_sha()
         print(f"xling {__version__}" + (f" ({commit[:12]}{'+' if commit.endswith('+') else ''})" if commit else ""))
         parser.exit()
+
+
+def _add_analyse(said: argparse.ArgumentParser) -> None:
+    said.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME,...",
+        help="these analyses, or your own as FILE:FUNCTION (default: all)",
+    )
+    said.add_argument("--json", action="store_true", help="for machines")
+    said.add_argument("--out", metavar="FOLDER", help="where files are written (default: the grid's folder)")
+    said.add_argument("--wals", metavar="FOLDER", help="a CLDF release of WALS, for language_features and typology")
+
+
+def _add_choose(asked: argparse.ArgumentParser) -> None:
+    asked.add_argument("target", nargs="?", metavar="TARGET", help="a language, in the grid or not (default: all)")
+    asked.add_argument("--json", action="store_true", help="for machines")
+    asked.add_argument("--wals", metavar="FOLDER", help="a CLDF release of WALS, for the rule typology")
 
 
 def _add_export(out: argparse.ArgumentParser) -> None:

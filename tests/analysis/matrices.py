@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from xling.analysis.statistics.bootstrap import RESAMPLES
-from xling.analysis.tidy.entries import Entries, place_of
+from xling.analysis.tidy.entries import Entries
+from xling.analysis.tidy.finding import place_of
 
 AXES = ("task", "optimizer", "judge")
 LANGS = ("de", "en", "es", "ru", "tr", "vi")

@@ -21,7 +21,8 @@ from xling.analysis.statistics.draws import (
     spanning,
     spearman,
 )
-from xling.analysis.tidy.entries import Draws, grid_entries, place_of
+from xling.analysis.tidy.entries import Draws, grid_entries
+from xling.analysis.tidy.finding import place_of
 
 
 def test_one_seed_the_very_bootstrap_of_the_matrix(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from xling.analysis.findings.cells import accuracy_vs_win, decomposition, effects, kl_vs_win
-from xling.analysis.findings.choosing import recommendation
+from xling.analysis.findings.choosing import choice, recommendation
 from xling.analysis.findings.sources import (
     cross_vs_home,
     home_differences,
@@ -25,7 +25,7 @@ from xling.analysis.items.length_rule import length_rule
 from xling.analysis.items.regimes import sft_data, translate_train_cells
 from xling.analysis.items.within_prompt import within_prompt
 from xling.analysis.items.word_effects import bag_of_words
-from xling.analysis.languages import has_uriel, language_features, uriel_features, wals_features
+from xling.analysis.languages import has_uriel, language_features, likeness, uriel_features, wals_features
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.paper.published import (
     best_sources,
@@ -39,6 +39,7 @@ from xling.analysis.paper.published import (
 )
 from xling.analysis.tidy.entries import Draws, Entries, grid_entries
 from xling.analysis.tidy.finding import Finding
+from xling.analysis.tidy.unlabelled import unlabelled
 from xling.errors import ConfigError, shown
 from xling.grid.store import Store
 from xling.measures.own import fault_in, located, own_function, title_of
@@ -53,6 +54,7 @@ OF_ENTRIES: dict[str, Analysis] = {
     "kl_vs_win": kl_vs_win,
     "decomposition": decomposition,
     "effects": effects,
+    "choice": choice,
     "recommendation": recommendation,
     "power": power,
 }
@@ -90,9 +92,7 @@ def grid_findings(store: Store, name: str, only: Sequence[str] = (), wals: Path 
     found: list[Finding] = []
     entries: Entries | None = None
     if own or any(analysis not in OF_ITEMS for analysis in wanted):
-        draws = Draws()
-        matrix = fold_grid(store, name, draws.add)
-        entries = grid_entries(matrix, draws)
+        entries = known_entries(store, name, wals)
         of_entries = [one for one in wanted if one in OF_ENTRIES]
         found += findings_of(entries, of_entries) if of_entries else []
         found += [_own_finding(entries, one) for one in own]
@@ -100,6 +100,22 @@ def grid_findings(store: Store, name: str, only: Sequence[str] = (), wals: Path 
         if analysis in OF_ITEMS:
             found += OF_ITEMS[analysis](store, name)
     return found + (_of_languages(entries, only, wals) if entries is not None and LANGUAGES in wanted else [])
+
+
+def known_entries(store: Store, name: str, wals: Path | None = None, new: str = "") -> Entries:
+    """The entries of a grid's matrix, with what is known of its languages, and of `new`, without their labels."""
+    draws = Draws()
+    entries = grid_entries(fold_grid(store, name, draws.add), draws, unlabelled(store, name))
+    if wals is None and not has_uriel():
+        return entries
+    known = {"typology": likeness(_features(entries, wals, new)), **entries.unlabelled.likeness}
+    return replace(entries, unlabelled=replace(entries.unlabelled, likeness=known))
+
+
+def choices(store: Store, name: str, new: str = "", wals: Path | None = None) -> list[Finding]:
+    """What to use for targets without labels, `new` ones too, and what that costs: as `grid_findings` says it."""
+    entries = known_entries(store, name, wals, new)
+    return [choice(entries, new), recommendation(entries)]
 
 
 def _own_finding(entries: Entries, named: str) -> Finding:
@@ -123,9 +139,12 @@ def _own_finding(entries: Entries, named: str) -> Finding:
 def _of_languages(entries: Entries, only: Sequence[str], wals: Path | None) -> list[Finding]:
     if LANGUAGES not in only and wals is None and not has_uriel():
         return []
-    langs = sorted({lang for column in ("source_lang", "target_lang") for lang in entries.table[column]})
-    features = uriel_features(langs) if wals is None else wals_features(wals, langs)
-    return language_features(entries.table, features, entries.axes)
+    return language_features(entries.table, _features(entries, wals), entries.axes)
+
+
+def _features(entries: Entries, wals: Path | None, new: str = "") -> pd.DataFrame:
+    langs = sorted({lang for column in ("source_lang", "target_lang") for lang in entries.table[column]} | {new} - {""})
+    return uriel_features(langs) if wals is None else wals_features(wals, langs)
 
 
 def findings_of(entries: Entries, only: Sequence[str] = ()) -> list[Finding]:

@@ -193,6 +193,14 @@ def distances(values: pd.DataFrame) -> Floats:
     return found
 
 
+def likeness(features: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """Of each two languages minus their distance; features as of `language_features`."""
+    values = features.pivot(index="lang", columns="feature", values="value") if len(features) else pd.DataFrame()
+    apart, langs = distances(values), list(values.index)
+    places = np.argwhere(~np.isnan(apart)).tolist()
+    return {(str(langs[i]), str(langs[j])): -float(apart[i, j]) for i, j in places}
+
+
 def mantel(distance: Floats, rates: Floats) -> tuple[float, float, int] | None:
     """(Pearson's r over the cells that both have, one-sided p that it is not so low by chance, permutations).
 

@@ -1,150 +1,166 @@
-"""Which source to pick for a target without its labels: rules, and what each of them costs.
+"""What to use for a target that has no labels: which source's reward model, or none of them; and what each rule costs.
 
-Rules to choose by: for each target t they see the other columns only (leave one target out), and are compared with what
-the target's own column would have made of it: regret = win rate of the source that looks best in t, minus that of the
-rule's choice. The best of a noisy column looks better than it is (the winner's curse). So choosing and evaluating see
-different data: with e a draw of the errors, choose on y + e and evaluate on y - e, which are independent where errors
-are normal (Rasines and Young 2023, splitting by randomisation), and average over draws. Each has twice the variance, as
-if half of the prompts had been used for it. So a regret is what picking on half of the target's own column would gain
-over the rule's pick on half of the others; it is negative where the rule does better than such a column.
+Regret = win rate of what looks best in the target's own column, minus that of the rule's choice. The best of a noisy
+column looks better than it is (the winner's curse). So choosing and evaluating see different data: with e a draw of the
+errors, choose on y + e and evaluate on y - e, which are independent where errors are normal (Rasines and Young 2023,
+splitting by randomisation), and average over draws. Each has twice the variance, as if half of the prompts had been
+used for it. So a regret is what picking on half of the target's own column would gain over the rule's pick on half of
+the others; it is negative where the rule does better than such a column.
 """
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from xling.analysis.statistics.bootstrap import Floats, Ints
+from xling.analysis.findings.candidates import FEWEST, OVER, Offer, offer_of
+from xling.analysis.findings.rules import GAINS, RULES, World
+from xling.analysis.statistics.bootstrap import Floats
 from xling.analysis.statistics.draws import centred
-from xling.analysis.tidy.entries import EVERY, Entries, Square
+from xling.analysis.tidy.entries import EVERY, Entries
 from xling.analysis.tidy.finding import Finding, Row, spread, with_ends
-from xling.config.common import is_foreign
+from xling.results.plan import NO_SOURCE
 
-_OUTER, _INNER = 300, 60  # draws of the matrix, and of what splits each of them
-_FEWEST_OUTER = 100  # of a large matrix
-_MOST_NUMBERS = 4_000_000  # in one array
-ENGLISH = "en"
-RULES = ("elsewhere", "english", "home", "random")
+_OUTER, _INNER = 200, 40  # draws of the matrix, and of what splits each of them
+_FEWEST_OUTER, _FEWEST_INNER = 50, 6  # of a large matrix
+_MOST_NUMBERS = 2_000_000  # in one array
+_MOST_WORK = 100_000_000  # candidates x targets x targets x draws
+NEW = "another"  # stands for a target that is not in the grid
 
 
 def recommendation(entries: Entries) -> Finding:
-    """Expected regret of choosing a source by the other targets, English, home or at random."""
+    """What each rule costs, target by target."""
     return entries.finding(
         "recommendation",
-        "Which source to pick for a target: what each rule costs",
-        ["target_lang", "rule", "source_lang", "win_rate", "best_source_lang", *spread("regret")],
+        "Which source to pick for a target without its labels: what each rule costs",
+        [
+            "target_lang",
+            "rule",
+            "source_lang",
+            "pick",
+            "win_rate",
+            "best_source_lang",
+            "best",
+            *spread(*GAINS),
+            "targets",
+        ],
         _costs,
-        "regret: points that picking the best source by the target's own column would gain over the rule, without the "
-        "winner's curse: choosing and evaluating on independent halves made from the draws. elsewhere: the foreign "
-        "source with the best mean over the other targets; english; home; random: the mean of the foreign ones. "
-        f"best_source_lang: by the column as it is. `{EVERY}`: mean over targets. Draws: "
-        f"{entries.how}.",
+        "Points. regret: what picking the best by the target's own column would gain over the rule, without the "
+        "winner's curse: choosing and evaluating on independent halves made from the draws. over_random: over the mean "
+        "of the foreign sources; over_none: over what learns nothing and does best elsewhere. choose: the rule that "
+        "was best elsewhere, or none. elsewhere: the best mean on other targets, abroad; english; source: the most "
+        "accurate at home; typology, states, nn_rank: the nearest language; learned: from scores of the target's "
+        "responses; random: the mean of the foreign sources; none: what learns nothing; home: with its own labels. "
+        f"best: by the column as it is. `{EVERY}`: mean over targets. Draws: {entries.how}.",
         compact=("rule", "target_lang", "regret"),
+        over=OVER,
+    )
+
+
+def choice(entries: Entries, new: str = "") -> Finding:
+    """What to use for each target, as if it had no labels, and for one that is not in the grid (`new`)."""
+    return entries.finding(
+        "choice",
+        "What to use for a target without its labels",
+        ["target_lang", "use", "rule", "source_lang", "pick", *spread("over_none"), "none", "targets"],
+        lambda panel: _chosen(panel, new),
+        "use: a source, or none of them. rule: the best one on the other targets. over_none: there, by how many points "
+        "the pick of a rule so chosen beats what learns nothing (`none`), each target left out of choosing the rule; "
+        "the interval is Student's t over those targets. A source is used if it lies above 0. "
+        f"`{NEW}`: a language that is not in the grid.",
+        over=OVER,
     )
 
 
 def _costs(panel: Entries) -> Iterator[Row | str]:
     yield from panel.holes()
-    square = panel.square()
-    if len(square.targets) < 2 or len(square.sources) < 2:
-        yield "one source or one target only: there is nothing to choose by."
+    offer = offer_of(panel)
+    if isinstance(offer, str):
+        yield offer
         return
-    targets = [found for t in range(len(square.targets)) if (found := _target(square, t)) is not None]
-    if targets:
-        yield from _by_rule(square, targets)
-    else:
-        yield "no target has two sources and a foreign one."
+    yield from offer.missing
+    yield from _by_rule(offer)
 
 
-@dataclass(frozen=True)
-class _Target:
-    """A target with a choice: places of its sources, and of the foreign ones among them."""
+def _chosen(panel: Entries, new: str) -> Iterator[Row | str]:
+    offer = offer_of(panel, new or NEW)
+    if isinstance(offer, str):
+        yield offer
+        return
+    world = World(offer, offer.value[None], offer.value[None], offer.home[None])
+    said = False
+    for t in range(len(offer.targets)):
+        found, picks, rival = world.gate(t), world.chosen(t), world.pick("none", t)
+        if found is None or picks is None or rival is None:
+            continue
+        said, pick, none = True, int(picks[0]), int(rival[0])
+        use = "none" if offer.sources[pick] == NO_SOURCE else "source"
+        row: Row = {"target_lang": offer.targets[t], "use": use, "rule": found.rules[int(found.best[0])]}
+        row |= {"source_lang": offer.sources[pick], "pick": offer.names[pick], "none": offer.names[none]}
+        yield (row | with_ends("over_none", found.lead[0], (found.low[0], found.high[0])) | {"targets": found.targets})
+    if not said:
+        count = len(offer.targets) - 1
+        yield (
+            f"with {count} target{'' if count == 1 else 's'} nothing can be learnt about which source to use: it takes "
+            f"{FEWEST + 1}, so that there are {FEWEST} others to try a rule on. Until then trust none of them."
+        )
 
-    t: int
-    there: Ints
-    foreign: Ints
+
+# --- costs ------------------------------------------------------------------------------------------------------
 
 
-def _by_rule(square: Square, targets: list[_Target]) -> Iterator[Row]:
-    estimate = _regrets(square, square.value[None], targets)[0]
-    size = max(1, _MOST_NUMBERS // (_INNER * square.value.size))
-    count = min(_OUTER, max(_FEWEST_OUTER, 10 * size))
-    outer = square.value + square.errors[:count].astype(np.float64)
-    draws = np.concatenate([_regrets(square, outer[i : i + size], targets) for i in range(0, len(outer), size)])
-    for k, rule in enumerate(RULES):
-        there = np.flatnonzero(~np.isnan(estimate[:, k]))
-        taken = [_taken(square, targets[number], rule) for number in there]
-        for number, (source, win) in zip(there, taken, strict=True):
-            best = square.sources[int(np.nanargmax(square.value[:, targets[number].t]))]
-            row: Row = {"target_lang": square.targets[targets[number].t], "rule": rule, "source_lang": source}
-            row |= {"win_rate": win, "best_source_lang": best}
-            yield row | _regret(estimate[number, k], draws[:, number, k])
+def _by_rule(offer: Offer) -> Iterator[Row]:
+    targets = [t for t in range(len(offer.targets)) if len(offer.abroad(t)) and offer.there[:, t].any()]
+    work = max(1, offer.value.size * len(offer.targets))
+    outer = min(_OUTER, len(offer.errors), max(_FEWEST_OUTER, _MOST_WORK // (work * _INNER)))
+    inner = min(_INNER, len(offer.normal), max(_FEWEST_INNER, _MOST_WORK // (work * outer)))
+    estimate = _expected(offer, offer.value[None], offer.home[None], targets, inner)[0]
+    size = max(1, _MOST_NUMBERS // (inner * offer.value.size))
+    values, homes = offer.value + offer.errors[:outer], offer.home + offer.home_errors[:outer]
+    draws = np.concatenate(
+        [_expected(offer, values[i : i + size], homes[i : i + size], targets, inner) for i in range(0, outer, size)]
+    )  # (outer, targets, RULES, GAINS)
+    if offer.unsure:
+        draws = np.full_like(draws, np.nan)
+    real = World(offer, offer.value[None], offer.value[None], offer.home[None])
+    for number, rule in enumerate(RULES):
+        there = np.flatnonzero(~np.isnan(estimate[:, number, 0]))
+        taken = [_taken(real, targets[place], rule) for place in there]
+        for place, (source, pick, win) in zip(there, taken, strict=True):
+            t = targets[place]
+            best = int(np.nanargmax(offer.value[:, t]))
+            row: Row = {"target_lang": offer.targets[t], "rule": rule, "source_lang": source, "pick": pick}
+            row |= {"win_rate": win, "best_source_lang": offer.sources[best], "best": offer.names[best]}
+            yield row | _numbers(estimate[place, number], draws[:, place, number])
         if len(there):
-            row = {"target_lang": EVERY, "rule": rule, "source_lang": "", "best_source_lang": ""}
-            row["win_rate"] = float(np.mean([win for _, win in taken]))
-            yield row | _regret(estimate[there, k].mean(), draws[:, there, k].mean(axis=1))
+            row = dict.fromkeys(("source_lang", "pick", "best_source_lang", "best"), "")
+            row |= {"target_lang": EVERY, "rule": rule, "win_rate": float(np.mean([win for *_, win in taken]))}
+            mean, drawn = estimate[there, number].mean(axis=0), draws[:, there, number].mean(axis=1)
+            yield row | _numbers(mean, drawn) | {"targets": len(there)}
 
 
-def _regret(value: float, draws: Floats) -> Row:
-    return with_ends("regret", float(value), centred(float(value), draws))
+def _numbers(values: Floats, draws: Floats) -> Row:
+    row: Row = {}
+    for place, name in enumerate(GAINS):
+        row |= with_ends(name, float(values[place]), centred(float(values[place]), draws[:, place]))
+    return row
 
 
-def _target(square: Square, t: int) -> _Target | None:
-    """None where there is no choice."""
-    there = np.flatnonzero(~np.isnan(square.value[:, t]))
-    foreign = np.array([s for s in there if is_foreign(square.sources[s], square.targets[t])], dtype=np.int64)
-    return _Target(t, there, foreign) if len(there) > 1 and len(foreign) else None
-
-
-def _taken(square: Square, target: _Target, rule: str) -> tuple[str, float]:
-    """The source that a rule picks on the matrix as it is, and its win rate."""
+def _taken(real: World, t: int, rule: str) -> tuple[str, str, float]:
+    """The source and the candidate that a rule picks on the matrix as it is, and its win rate."""
+    offer = real.offer
     if rule == "random":
-        return "", float(square.value[target.foreign, target.t].mean())
-    source = _choice(rule, square, _merits(square.value), target)
-    assert source is not None  # it has a regret
-    return square.sources[int(source)], float(square.value[int(source), target.t])
+        return "", "", float(offer.value[offer.abroad(t), t].mean())
+    pick = real.chosen(t) if rule == "choose" else real.pick(rule, t)
+    assert pick is not None  # it has a regret
+    k = int(pick[0])
+    return offer.sources[k], offer.names[k], float(offer.value[k, t])
 
 
-def _regrets(square: Square, value: Floats, targets: Sequence[_Target]) -> Floats:
-    """(B, targets, rules) expected regrets on matrices (B, S, T); NaN where a rule has nothing to take."""
-    errors = square.normal[-_INNER:].astype(np.float64)
-    choosing, evaluating = value[:, None] + errors, value[:, None] - errors  # (B, inner, S, T)
-    merits = _merits(choosing)
-    found = np.full((len(value), len(targets), len(RULES)), math.nan)
-    for number, target in enumerate(targets):
-        own = evaluating[..., target.t]
-        best = target.there[np.argmax(choosing[..., target.there, target.t], axis=-1)]
-        top = np.take_along_axis(own, best[..., None], axis=-1)[..., 0]
-        for k, rule in enumerate(RULES):
-            if rule == "random":
-                taken = own[..., target.foreign].mean(axis=-1)
-            else:
-                source = _choice(rule, square, merits, target)
-                if source is None:
-                    continue
-                taken = np.take_along_axis(own, np.broadcast_to(source, top.shape)[..., None], axis=-1)[..., 0]
-            found[:, number, k] = (top - taken).mean(axis=1)
-    return found
-
-
-def _merits(value: Floats) -> tuple[Floats, Floats]:
-    """(..., S, T) how far a source is above the mean of a target's column, and the (..., S) sums of that."""
-    there = ~np.isnan(value)
-    with np.errstate(invalid="ignore"):
-        columns = np.where(there, value, 0.0).sum(axis=-2, keepdims=True) / there.sum(axis=-2, keepdims=True)
-    above = np.where(there, value - columns, math.nan)
-    return above, np.nansum(above, axis=-1)
-
-
-def _choice(rule: str, square: Square, merits: tuple[Floats, Floats], target: _Target) -> Ints | None:
-    """(...,) the source that a rule takes for a target, seeing the other columns only; None where it is not there."""
-    if rule != "elsewhere":
-        lang = ENGLISH if rule == "english" else square.targets[target.t]
-        place = square.sources.index(lang) if lang in square.sources else -1
-        return np.array(place) if place in target.there else None
-    above, sums = merits
-    own = above[..., target.foreign, target.t]
-    others = (~np.isnan(square.value)).sum(axis=1)[target.foreign] - 1  # columns of a source beside this one
-    score = np.where(others > 0, (sums[..., target.foreign] - own) / np.maximum(others, 1), -math.inf)
-    return np.asarray(target.foreign[np.argmax(score, axis=-1)])
+def _expected(offer: Offer, values: Floats, homes: Floats, targets: Sequence[int], inner: int) -> Floats:
+    """(B, targets, RULES, GAINS) expected over the splits of B matrices (B, K, T)."""
+    errors = offer.normal[-inner:]
+    shape = (-1, *offer.value.shape)
+    choosing, evaluating = ((values[:, None] + sign * errors).reshape(shape) for sign in (1, -1))
+    world = World(offer, choosing, evaluating, np.repeat(homes, len(errors), axis=0))
+    found = np.stack([world.gains(t) for t in targets], axis=1)
+    return np.asarray(found.reshape(len(values), len(errors), *found.shape[1:]).mean(axis=1))

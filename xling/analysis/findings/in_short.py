@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from xling.analysis.findings.choosing import NEW
 from xling.analysis.matrix.verdicts import many
 from xling.analysis.tidy.entries import EVERY
 from xling.analysis.tidy.finding import Finding
@@ -23,11 +24,13 @@ def in_short(findings: Sequence[Finding]) -> list[str]:
     sizes = panels.apply(lambda panel: len(_panel(ranking, panel.to_dict())), axis=1)
     largest = panels[panels.index.isin(sizes.nlargest(_MOST_PANELS).index)]
     varying = [axis for axis in axes if panels[axis].nunique() > 1]
-    lines = []
+    lines, used = [], list[str]()
     for _, panel in largest.iterrows():
-        own = {name: _of(table, panel.to_dict()) for name, table in tables.items() if set(axes) <= set(table.columns)}
+        own = {name: _of(table, panel.to_dict()) for name, table in tables.items() if "target_lang" in table}
         cells = _panel(tables.get("home_differences", pd.DataFrame()), panel.to_dict())
-        said = [part for part in (_best(own), _home(own, cells), _rules(own), _needs(own)) if part]
+        use = "" if (found := use_of(_panel(tables.get("choice", pd.DataFrame()), panel.to_dict()))) in used else found
+        used.append(found)
+        said = [part for part in (_best(own), _home(own, cells), _rules(own), use, _needs(own)) if part]
         if said:
             title = ", ".join(str(panel[axis]) for axis in varying if panel[axis])
             lines.append((f"{title}: " if title else "") + " ".join(said))
@@ -40,7 +43,7 @@ def in_short(findings: Sequence[Finding]) -> list[str]:
 def _panel(table: pd.DataFrame, panel: Mapping[str, str]) -> pd.DataFrame:
     """A panel's rows of a table."""
     for axis, value in panel.items() if len(table) else ():
-        table = table[table[axis] == value]
+        table = table[table[axis] == value] if axis in table else table  # a choice is over reward models
     return table
 
 
@@ -86,11 +89,28 @@ def _rules(own: Tables) -> str:
     if rows.empty:
         return ""
     names = {"elsewhere": "what does best elsewhere", "english": "English", "home": "home", "random": "any foreign one"}
-    rows = rows.dropna().round({"regret": 1})
+    rows = rows[rows["rule"].isin(names)].dropna(subset=["regret", "regret_low", "regret_high"]).round({"regret": 1})
     costs = [f"{names[row.rule]} {row.regret + 0.0:+.1f} [{row.regret_low:+.1f}..{row.regret_high:+.1f}]"
              for row in rows.itertuples()]  # fmt: skip
     below = " Below 0: better than choosing by half of the target's own prompts." if (rows["regret"] < 0).any() else ""
     return f"What picking a source costs, in points: {', '.join(costs)}.{below}" if costs else ""
+
+
+def use_of(rows: pd.DataFrame) -> str:
+    """What a `choice` says of a language that is not in the grid, or of the one that it is about."""
+    if rows.empty:
+        return ""
+    row = rows.iloc[-1]
+    lang = "a language without labels" if row["target_lang"] == NEW else row["target_lang"]
+    lead = f"{row['over_none']:+.1f} [{row['over_none_low']:+.1f}..{row['over_none_high']:+.1f}]"
+    over = f"points over {row['none']} on {many(int(row['targets']), 'other target')}"
+    if row["use"] == "source":
+        return f"For {lang} use {row['pick']}, by the rule `{row['rule']}`: {lead} {over}."
+    if row["over_none_low"] > 0:
+        return (
+            f"For {lang} use none of the sources but {row['pick']}, as the rule `{row['rule']}` does ({lead} {over})."
+        )
+    return f"For {lang} use none of the sources, but {row['pick']}: the best rule, `{row['rule']}`, has {lead} {over}."
 
 
 def _needs(own: Tables) -> str:

@@ -37,8 +37,8 @@ from xling.analysis.statistics.draws import (
     spanning,
 )
 from xling.analysis.statistics.intervals import MOST_SEEDS, holm, moderated, prompts_needed, seeds_needed
-from xling.analysis.tidy.entries import EVERY, PLACE, Entries, Place, Square, place_of
-from xling.analysis.tidy.finding import Finding, Row, spread, with_ends
+from xling.analysis.tidy.entries import EVERY, PLACE, Entries, Square
+from xling.analysis.tidy.finding import Finding, Place, Row, place_of, spread, with_ends
 from xling.config.common import is_foreign
 
 POINTS = (1, 2, 5)
@@ -104,7 +104,7 @@ def judge_ranking(entries: Entries) -> Finding:
         "share sources: their number is no sample size. Intervals: agreement as measured with so many prompts. Draws: "
         f"{entries.how}. Paper, section 5.1.",
         compact=("", "target_lang", "agree"),
-        over="judge",
+        over=("judge",),
     )
     alone = "There is one judge only, or no two that judged two sources of one target."
     return replace(found, left_out=() if len(found.table) else (alone,))

@@ -38,8 +38,8 @@ from xling.analysis.statistics.draws import (
     spearman,
     with_tails,
 )
-from xling.analysis.tidy.entries import EVERY, PLACE, Draws, Entries, Place, grid_entries, place_of
-from xling.analysis.tidy.finding import Finding, Row, spread, with_ends
+from xling.analysis.tidy.entries import EVERY, PLACE, Draws, Entries, grid_entries
+from xling.analysis.tidy.finding import Finding, Place, Row, place_of, spread, with_ends
 from xling.errors import ConfigError, StoreError, did_you_mean
 from xling.grid.records import chosen_grid
 from xling.grid.store import Store

@@ -20,8 +20,8 @@ import pandas as pd
 
 from xling.analysis.statistics.bootstrap import RESAMPLES, SEED, Floats
 from xling.analysis.statistics.draws import Small, centred, percentile, spanning, spearman
-from xling.analysis.tidy.entries import EVERY, Entries, Square, place_of
-from xling.analysis.tidy.finding import Finding, Row, spread, with_ends
+from xling.analysis.tidy.entries import EVERY, Entries, Square
+from xling.analysis.tidy.finding import Finding, Row, place_of, spread, with_ends
 from xling.errors import ConfigError
 from xling.optimizers import best_of_n
 

@@ -1,7 +1,7 @@
 """The common input of all analyses: matrix entries as a tidy table, with draws of their errors.
 
 A grid's entries (`grid_entries`) and the paper's published ones (analysis/paper/published.py) come in this one form: a
-row an entry, holes included; axes as text, then numbers. References without a source and shuffled labels have none.
+row an entry, holes included; axes as text, then numbers. References without a source stand apart (`untrained`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,13 +14,14 @@ import pandas as pd
 from xling.analysis.matrix.column import FoldedColumn
 from xling.analysis.matrix.names import values_of
 from xling.analysis.matrix.types import MEASURES, Entry, Matrix
+from xling.analysis.matrix.verdicts import CEILINGS
 from xling.analysis.statistics.bootstrap import RESAMPLES, SHARE, Floats, Sample
 from xling.analysis.statistics.draws import Small, covariances, errors_of, with_tails
 from xling.analysis.statistics.intervals import Estimate
-from xling.analysis.tidy.finding import Finding, Row, columns_of, spread
+from xling.analysis.tidy.finding import Finding, Place, Row, columns_of, place_of, spread
+from xling.analysis.tidy.unlabelled import NOTHING, Unlabelled
 from xling.results.plan import ENTRY_AXES
 
-Place = tuple[tuple[str, str], ...]  # all axes of an entry but the seeds
 PLACE = ("source_lang", "target_lang")
 EVERY = "all"  # stands for the target in a row that is over all of them
 DRAWN = {"win": "win_rate", "kl": "kl", "accuracy": "accuracy"}  # measures with draws of their errors, and their column
@@ -29,16 +30,11 @@ _MOST_NAMED = 4
 _FEWEST_DRAWS, _MOST_NUMBERS = 400, 4_000_000  # of more than 2,000 entries fewer draws are kept
 
 
-def place_of(axes: dict[str, str]) -> Place:
-    """The name of an entry: an empty axis is one that it does not have."""
-    return tuple(sorted((axis, value) for axis, value in axes.items() if value))
-
-
 @dataclass(slots=True)
 class Draws:
-    """Errors of the entries of all panels, collected column by column while a grid is folded (statistics/draws.py).
+    """Errors of all panels' entries and of references, collected column by column while a grid is folded.
 
-    References and shuffled labels have none.
+    How they are made: statistics/draws.py. Shuffled labels have none.
     """
 
     errors: dict[str, dict[Place, Small]] = field(default_factory=dict)  # win, kl, accuracy -> (RESAMPLES,)
@@ -51,15 +47,17 @@ class Draws:
     def add(self, column: FoldedColumn) -> None:
         """Take over what a column's analyses need."""
         members = [number for panel in column.groups.panels.values() for number in panel]
-        places = [place_of(column.entries[number].axes) for number in members]
-        of_accuracy = range(len(members))
+        everyone = [*members, *column.groups.references]
+        places = [place_of(column.entries[number].axes) for number in everyone]
+        of_accuracy = range(len(everyone))
         for measure, samples, numbers in (
-            ("win", column.wins, members),
-            ("kl", column.kl, members),
+            ("win", column.wins, everyone),
+            ("kl", column.kl, everyone),
             ("accuracy", column.hits, of_accuracy),
         ):
             if samples:
                 self._take(measure, places, numbers, samples)
+        places = places[: len(members)]
         if column.wins and members and column.wins[0].clusters > 1:
             each = [np.cov(sample.resamples[:, members], rowvar=False) for sample in column.wins]
             count = float(np.mean([sample.prompts for sample in column.wins]))
@@ -87,6 +85,8 @@ class Entries:
     how: str  # how the draws were made
     left_out: tuple[str, ...] = ()
     seeds: tuple[tuple[Floats, Floats, int] | None, ...] = ()  # as in Draws, a column each; empty: one seed
+    untrained: "Entries | None" = None  # what learns nothing, without the ceilings; its source is `-`
+    unlabelled: Unlabelled = NOTHING  # what is known of targets without their labels
 
     def where(self, rows: npt.NDArray[np.bool_]) -> "Entries":
         """Some of the rows."""
@@ -95,8 +95,11 @@ class Entries:
         return replace(self, table=table, errors=errors, normal=self.normal[:, rows])
 
     def panels(self, *ignoring: str) -> Iterator[tuple[dict[str, str], "Entries"]]:
-        """One source x target matrix after the other, with the axes that tell it apart."""
-        axes = [axis for axis in self.axes if axis.split(".")[0] not in ignoring]
+        """One source x target matrix after the other, with the axes that tell it apart.
+
+        ignoring: `optimizer` with its settings, or `optimizer.`, these alone; then a panel holds several matrices.
+        """
+        axes = [axis for axis in self.axes if not _ignored(axis, ignoring)]
         for values, rows in self.table.groupby(axes, sort=True).indices.items():
             chosen = np.zeros(len(self.table), dtype=np.bool_)
             chosen[rows] = True
@@ -126,20 +129,20 @@ class Entries:
         note: str,
         *,
         compact: tuple[str, str, str] | None = None,
-        over: str = "",
+        over: tuple[str, ...] = (),
     ) -> Finding:
         """A finding of the rows of every panel, behind its axes; `columns` are the others.
 
         rows_of: gives a panel's rows, and sentences on what it leaves out. over: axes that a panel's rows are over.
         """
         rows, left_out = list[Row](), list[str]()
-        for axes, panel in self.panels(over):
+        for axes, panel in self.panels(*over):
             for one in rows_of(panel):
                 if isinstance(one, str):
                     left_out.append(f"{values_of(axes)}: {one}")
                 else:
                     rows.append(axes | one)
-        axes_shown = [axis for axis in self.axes if axis.split(".")[0] != over]
+        axes_shown = [axis for axis in self.axes if not _ignored(axis, over)]
         table = pd.DataFrame(rows, columns=[*axes_shown, *columns])
         return Finding(name, title, table, note, tuple(left_out), compact)
 
@@ -154,6 +157,10 @@ class Entries:
         entries = f"{len(self.table)} entries" if len(self.table) != 1 else "1 entry"
         holes = "is a hole" if len(gone) == 1 else "are holes"
         return [f"{where}{len(gone)} of {entries} {holes}: {', '.join(named[:_MOST_NAMED])}{more}."]
+
+
+def _ignored(axis: str, groups: Sequence[str]) -> bool:
+    return any(axis.split(".")[0] == one or (one.endswith(".") and axis.startswith(one)) for one in groups)
 
 
 @dataclass(frozen=True)
@@ -182,13 +189,23 @@ class Square:
 # --- of a grid --------------------------------------------------------------------------------------------
 
 
-def grid_entries(matrix: Matrix, draws: Draws) -> Entries:
-    """The entries of all panels of a folded grid, in the order of its panels."""
-    axes = [*ENTRY_AXES, *matrix.other_axes]
-    found: list[tuple[Entry, Estimate | None]] = []
+def grid_entries(matrix: Matrix, draws: Draws, unlabelled: Unlabelled = NOTHING) -> Entries:
+    """The entries of all panels of a folded grid, in the order of its panels; with them what learns nothing."""
+    found: list[_Measured] = []
     for panel in (panel for block in matrix.blocks for panel in block.panels):
         accuracy = {(one.source, one.target): one.accuracy for one in panel.accuracy}
         found += [(entry, accuracy.get((entry.source, entry.target))) for entry in panel.entries]
+    controls = [control for block in matrix.blocks for control in block.controls if control.name not in CEILINGS]
+    untrained = _entries_of([(entry, None) for control in controls for entry in control.entries], matrix, draws)
+    entries = _entries_of(found, matrix, draws)
+    return replace(entries, untrained=untrained if controls else None, unlabelled=unlabelled)
+
+
+_Measured = tuple[Entry, Estimate | None]  # with its reward model's accuracy
+
+
+def _entries_of(found: Sequence[_Measured], matrix: Matrix, draws: Draws) -> Entries:
+    axes = [*ENTRY_AXES, *matrix.other_axes]
     rows = [{**{axis: entry.axes.get(axis, "") for axis in axes}, **_numbers(entry, right)} for entry, right in found]
     places = [place_of(entry.axes) for entry, _ in found]
     measured = [name for name in _OTHERS if any(getattr(entry, name) is not None for entry, _ in found)]

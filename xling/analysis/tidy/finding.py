@@ -6,7 +6,7 @@ LaTeX) shows any of them. A tidy table has a row an observation and a column a v
 (NaN: none could be made), and `n` says over how many observations it is.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import pandas as pd
 from xling.analysis.statistics.intervals import Estimate
 
 Row = dict[str, Any]  # of a tidy table
+Place = tuple[tuple[str, str], ...]  # all axes of an entry but the seeds
 MOST_NAMED = 6
 
 
@@ -35,6 +36,11 @@ class Finding:
 def is_home(source: str, target: str) -> bool:
     """Trained on the target's own feedback and on nothing else."""
     return source == target
+
+
+def place_of(axes: Mapping[str, str]) -> Place:
+    """The name of an entry: an empty axis is one that it does not have."""
+    return tuple(sorted((axis, value) for axis, value in axes.items() if value))
 
 
 def some(names: Iterable[str]) -> str:

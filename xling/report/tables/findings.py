@@ -20,19 +20,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from langcodes import tag_is_valid
 from rich.padding import Padding
 from rich.text import Text
 
-from xling.analysis.catalogue import OF_ENTRIES, grid_findings, paper_findings
-from xling.analysis.findings.in_short import in_short
+from xling.analysis.catalogue import OF_ENTRIES, choices, grid_findings, paper_findings
+from xling.analysis.findings.in_short import in_short, use_of
+from xling.analysis.findings.rules import GAINS
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.matrix.types import Matrix
 from xling.analysis.paper.compare import compare as compare_matrices
 from xling.analysis.paper.published import NAME as PAPER
 from xling.analysis.tidy.entries import EVERY, Draws, grid_entries
 from xling.analysis.tidy.finding import Finding
+from xling.analysis.tidy.unlabelled import unlabelled
 from xling.console import Console, formula_free, harmless, print_bytes
-from xling.errors import expanded
+from xling.errors import ConfigError, expanded
 from xling.grid.files import disk_error, sealed_json, write_atomically
 from xling.grid.records import chosen_grid
 from xling.grid.store import Store
@@ -40,6 +43,7 @@ from xling.jsonfiles import unsealed
 from xling.report.tables.markdown import escaped, table_lines
 from xling.report.tables.table import Cell, Look, Table
 from xling.report.tables.terminal import print_table
+from xling.results.plan import read_plan
 
 WRITTEN = "analysis.json"  # in a grid's folder: findings as `xling analyse` last wrote them
 _DIGITS = 6
@@ -47,8 +51,8 @@ _DRAWS = re.compile(r"Draws: [^.]*\.")
 _MOST_ROWS = 16  # in the terminal; longer tables show their rows over all targets
 _MOST_PANELS = 3  # beyond that the terminal shows what stands over all targets
 _MOST_LEFT_OUT = 4
-_OF_CELLS = ("source_lang", "target_lang", "best_source_lang", "pairing")  # text that says something of a cell
-_SIGNED = ("difference", "regret", "tau", "pearson", "spearman", "within")  # what 0 means something for
+_OF_CELLS = ("source_lang", "target_lang", "best_source_lang", "pairing", "pick", "best")  # text that is of a cell
+_SIGNED = ("difference", "tau", "pearson", "spearman", "within", *GAINS)  # what 0 means something for
 
 
 # --- the commands -----------------------------------------------------------------------------------------
@@ -75,6 +79,31 @@ def compare(store: Store, left: str, right: str, as_json: bool, out: str | None)
     """Two matrices against each other; files only where `out` says."""
     title, findings = f"{left} (left) against {right} (right)", compare_matrices(store, left, right)
     _show(title, findings, as_json, expanded(out) if out else None, "compare")
+    return 0
+
+
+def choose(store: Store, grid: str | None, target: str | None, as_json: bool, wals: str | None = None) -> int:
+    """What to use for targets without their labels, all of a grid's or one; nothing is written."""
+    name = chosen_grid(store, grid)
+    known = sorted({str(cell.axes["target_lang"]) for cell in read_plan(store.grid_folder(name)).cells})
+    if target is not None and target not in known and not tag_is_valid(target):
+        raise ConfigError(
+            f"'{target}' is no code of a language. Type one like de or pt-BR; the grid {name} has {', '.join(known)}."
+        )
+    found = choices(store, name, target or "", expanded(wals) if wals else None)
+    if target is not None:
+        found = [replace(one, table=one.table[one.table["target_lang"].isin([target, EVERY])]) for one in found]
+    title = f"What to use for {target or 'a target'} without its labels, by the matrix '{name}'"
+    if as_json:
+        print_bytes(findings_json(title, found))
+        return 0
+    use, costs = found
+    told = costs.table if target is not None else costs.table[costs.table["target_lang"] == EVERY]
+    told = told.drop(columns=["source_lang", "best_source_lang", "best"])
+    _show(title, [replace(costs, table=told, compact=None), use], False, None, "")  # last what to do
+    table = use.table
+    for _, rows in table.groupby(list(table.columns[: list(table.columns).index("target_lang")]), sort=False):
+        print(harmless(use_of(rows)))
     return 0
 
 
@@ -344,7 +373,7 @@ def shown_findings(store: Store, name: str, folded: tuple[Matrix, Draws] | None)
     if folded is None:
         draws = Draws()
         folded = fold_grid(store, name, draws.add), draws
-    entries = grid_entries(*folded)
+    entries = grid_entries(*folded, unlabelled(store, name))
     found: list[Finding] = []
     for known, analysis in OF_ENTRIES.items():
         try:
