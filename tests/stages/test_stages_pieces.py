@@ -18,7 +18,7 @@ from transformers import LlamaConfig, MT5Config
 from xling.grid.stage import Context, Interrupted
 from xling.judges import win_shares
 from xling.models.states import padded_batch
-from xling.optimizers import best_of_n
+from xling.optimizers import best_of_n, soft_best_of_n
 from xling.planning.dag import SHUFFLES
 from xling.rewards.networks import distinct, reward_batch, reward_loss
 from xling.rewards.untrained import hashed_score
@@ -324,3 +324,42 @@ def test_kl_bound() -> None:
     assert best_of_n.kl_bound(BEST, 1) == 0.0
     assert best_of_n.kl_bound(BEST, 64) == pytest.approx(3.1745, abs=5e-5)
     assert best_of_n.kl_bound(BEST, 2) == pytest.approx(np.log(2) - 0.5)
+
+
+# --- soft best-of-n -----------------------------------------------------------------------------------------
+
+
+def test_a_sample_is_drawn_by_its_weight() -> None:
+    """Deviations within the prompts are 1 and 3, so that tau counts in root 5."""
+    rewards, two = np.array([[0.0, 2.0, NAN], [0.0, 6.0, NAN]]), soft_best_of_n.Settings(tau=2.0)
+    unit = 2.0 * np.sqrt(5.0)
+    expected = [[np.exp(-2.0 / unit), 1.0, NAN], [np.exp(-6.0 / unit), 1.0, NAN]]
+    np.testing.assert_allclose(np.exp(soft_best_of_n.logits(two, rewards)), expected)
+    many = np.repeat(rewards, 20_000, axis=0)
+    drawn = soft_best_of_n.pick(two, many).reshape(2, -1)
+    np.testing.assert_allclose(drawn.mean(axis=1), [1.0 / (1.0 + row[0]) for row in expected], atol=0.015)
+    assert drawn.max() == 1 and (soft_best_of_n.pick(two, many * 7.0) == drawn.ravel()).all()
+
+
+def test_with_a_small_tau_it_is_best_of_n_and_with_a_large_one_chance() -> None:
+    rng = np.random.default_rng(3)
+    rewards, wins = rng.normal(size=(40, 6)), rng.random((40, 6))
+    rewards[::4, 4:] = NAN
+    best, chance = soft_best_of_n.Settings(tau=1e-4), soft_best_of_n.Settings(tau=1e6)
+    assert (soft_best_of_n.pick(best, rewards) == best_of_n.pick(BEST, rewards)).all()
+    found, expected = soft_best_of_n.curve(best, rewards, wins), best_of_n.curve(BEST, rewards, wins)
+    np.testing.assert_allclose(found[:, [0, -1]], expected[:, [0, -1]])  # of one sample, and of all
+    np.testing.assert_allclose(found.mean(axis=0), expected.mean(axis=0), atol=0.02)
+    mean = np.nanmean(np.where(np.isnan(rewards), NAN, wins), axis=1)
+    np.testing.assert_allclose(soft_best_of_n.curve(chance, rewards, wins).mean(axis=0), mean.mean(), atol=0.02)
+
+
+def test_the_expected_value_of_a_draw_from_two_of_three() -> None:
+    """By enumeration: the mean over the three pairs of their weighted means."""
+    rewards, wins = np.tile([[0.0, 1.0, 3.0]], (4, 1)), np.tile([[1.0, 0.0, 0.5]], (4, 1))
+    tau = soft_best_of_n.Settings(tau=1.0)
+    weight = np.exp(np.array([0.0, 1.0, 3.0]) / np.std([0.0, 1.0, 3.0]))
+    pairs = [np.average(wins[0, pair], weights=weight[pair]) for pair in ([0, 1], [0, 2], [1, 2])]
+    curve = soft_best_of_n.curve(tau, rewards, wins)[0]
+    assert curve[1] == pytest.approx(np.mean(pairs), abs=0.05) and np.ptp(pairs) > 0.1
+    assert curve[2] == pytest.approx(np.average(wins[0], weights=weight)) and curve[0] == pytest.approx(0.5)

@@ -315,6 +315,7 @@ OPTIMIZERS: Options[Optimizer] = Options(
     "optimizer",
     {
         "best_of_n": "xling.optimizers.best_of_n",
+        "soft_best_of_n": "xling.optimizers.soft_best_of_n",
         "ppo": "xling.optimizers.ppo",
         "rloo": "xling.optimizers.rloo",
         "grpo": "xling.optimizers.grpo",
