@@ -248,7 +248,7 @@ def trainers(folder: Path, precision: str) -> Iterator[tuple[str, Callable[[], M
     yield "reward, pairwise", lambda: reward(True)
     yield "ppo", lambda: iterated(ppo.Learner, ppo.Settings(minibatches=1, value_only_steps=0, **STEP))
     yield "rloo", lambda: iterated(rloo.Learner, rloo.Settings(k=4, trainer="own", **STEP))
-    pairs = [(i, [*a, 1], [*b, 1]) for i, (a, b) in enumerate(zip(said, other, strict=True))]
+    pairs = [dpo.Pair(i, [*a, 1], [*b, 1]) for i, (a, b) in enumerate(zip(said, other, strict=True))]
     yield "dpo", lambda: iterated(dpo.Learner, dpo.Settings(**STEP), pairs)
     if folder.name != "mt5_xl":
         yield "grpo", by_trl

@@ -157,7 +157,7 @@ def _aligning(case: Case, whole: Any, tokenizer: Any, folder: Path, scratch: Pat
         return
     learner: Any
     if case.trainer == "dpo":
-        pairs = [(i, _text(case, i)[1], _text(case, i + 1)[1]) for i in range(case.batch)]
+        pairs = [dpo.Pair(i, _text(case, i)[1], _text(case, i + 1)[1]) for i in range(case.batch)]
         learner = dpo.Learner(problem, dpo.Settings(**settings), pairs)
     elif case.trainer == "rloo":
         learner = rloo.Learner(problem, rloo.Settings(trainer="own", **settings))
