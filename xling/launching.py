@@ -32,7 +32,7 @@ from xling.judges import judges_its_own
 from xling.measures.own import located, own_measure
 from xling.models.checkpoints import chat_template
 from xling.planning import packages, sharing
-from xling.planning.dag import without_commits
+from xling.planning.dag import RIVALS, without_commits
 from xling.planning.judging import notes
 from xling.planning.pretrained import beyond, strange
 from xling.planning.pretrained import notes as unsuited
@@ -69,7 +69,7 @@ def plan_of(
             "do with it. Type task.path=PATH, or dry_run=true."
         )
     _check_data(asked, cells.known_languages)
-    stage_cells = dag.cells_from(asked, controls=_switch("controls", settings["controls"]))
+    stage_cells = dag.cells_from(asked, controls=_controls(settings["controls"]))
     lacking = packages.check(asked, here=not (dry_run or elsewhere))
     plan = make_plan(
         stage_cells,
@@ -303,6 +303,11 @@ def _clear(plan: Plan) -> None:
             f"start from them: {listed(others, 5)}. Type keep_weights in their commands, too (docs/running.md).",
             file=sys.stderr,
         )
+
+
+def _controls(asked: Any) -> bool | str:
+    """Whether controls stand beside the cells; RIVALS: those that learn from no permuted labels."""
+    return RIVALS if asked == RIVALS else _switch("controls", asked, [RIVALS])
 
 
 def _dry_run(cells: Cells) -> bool | str:

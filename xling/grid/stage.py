@@ -19,6 +19,7 @@ from xling.errors import ConfigError
 WHERE = "where"  # in a spec: where things lie; no part of the key, and nothing that it holds may change a result
 MODELS = "models"  # in `where`: where models lie, {content: folder}
 DATA = "data"  # in `where`: what a stage reads, {part: [rows, digest]}, so that the plan can say what has changed
+NO_SOURCE = "-"  # a cell's source: that of references, which have none
 OTHERS = "others"  # a cell's source: all languages of the task but the target, pooled
 Json = Any  # what json.dumps takes: dict, list, str, int, float, bool, None
 

@@ -7,7 +7,7 @@ base -- sft[l] -- reward[s] ------------ score[s,t] -- judge[s,t]
 A policy that an optimizer trains answers in the pool's place: align[s,t] from sft[t] and reward[s], then aligned[s,t].
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, get_args
 
@@ -20,7 +20,8 @@ from xling.config.policies import LanguageModel
 from xling.digests import file_digest
 from xling.errors import ConfigError, expanded
 from xling.experiment import Experiment
-from xling.grid.stage import WHERE, Cell, Json, Stage
+from xling.grid.records import AxisValue
+from xling.grid.stage import NO_SOURCE, WHERE, Cell, Json, Stage
 from xling.models.checkpoints import parameters_of
 from xling.models.encoder import encoder_identity
 from xling.models.hub import UNRESOLVED, HubUnreachable, commit_of, is_repository
@@ -51,10 +52,11 @@ from xling.planning.translations import directions, heard, policy_of, regime_of,
 from xling.results.specs import EnsembleSpec, JudgeSpec, ScoreSpec
 from xling.rewards import REWARDS, EncoderReader, encoder_of, has_source, objective_of, reader_of
 from xling.rewards.settings import RewardModel
+from xling.rewards.system import Settings as System
 from xling.rewards.untrained import Control
 from xling.rewards.untrained import Settings as Untrained
 from xling.tasks.options import Task, offers
-from xling.tasks.records import Half
+from xling.tasks.records import Half, HasFolds
 from xling.tasks.render import has_cue, with_facts
 
 Asked = tuple[Experiment, RewardModel]  # with the kind of reward model that may judge it
@@ -64,19 +66,21 @@ SHUFFLES_TRAINED = 1  # the same where each trains a policy
 REFERENCES_TRAINED = ("random", "gold")  # rewards that a policy is trained against as a control: neither learnt
 SOURCELESS: tuple[Control, ...] = get_args(Control)
 REFERENCES: tuple[str, ...] = get_args(Untrained.__annotations__["score"])
+RIVALS = "rivals"  # controls=rivals: no permuted labels
 
 
-def cells_from(experiments: Sequence[Experiment], controls: bool = False) -> list[Cell]:
-    """One cell an experiment, then the control cells, each once. What is not trained has no source: `-`.
+def cells_from(experiments: Sequence[Experiment], controls: bool | str = False) -> list[Cell]:
+    """One cell an experiment, then the control cells (`RIVALS`: without permuted labels), each once. What is not
+    trained has no source: `-`.
 
     ConfigError where two that differ would stand in one place, as references of two judges would.
     """
     asked = [(experiment, experiment.judging) for experiment in experiments]
     if controls:
-        asked += control_experiments(asked)
+        asked += control_experiments(asked, permuted=controls != RIVALS)
     cells: dict[tuple[Any, ...], Cell] = {}
     for experiment, judging in asked:
-        axes = {**experiment.axes, **({} if has_source(experiment.rm_backbone) else {"source_lang": "-"})}
+        axes = {**experiment.axes, **({} if has_source(experiment.rm_backbone) else {"source_lang": NO_SOURCE})}
         place = tuple((key, str(value)) for key, value in axes.items())
         stage = judge_stage(experiment, judging)
         if cells.setdefault(place, Cell(axes, stage)).stage.key != stage.key:
@@ -105,20 +109,19 @@ def _one_place(experiment: Experiment) -> str:
     )
 
 
-def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
-    """Controls and references (docs/controls.md): untrained ones once a target, shuffled labels for every source."""
+def control_experiments(asked: Sequence[Asked], permuted: bool = True) -> list[Asked]:
+    """Controls and references (docs/controls.md): untrained ones once a target, permuted labels for every source."""
     variants: list[Asked] = []
     for experiment, judging in asked:
         axes = experiment.axes
-        if hasattr(experiment.rm_backbone, "permutation"):
+        if permuted and hasattr(experiment.rm_backbone, "permutation"):
             for k in range(1, (SHUFFLES_TRAINED if trains(experiment.optimizer) else SHUFFLES) + 1):
                 rm = replace(experiment.rm_backbone, permutation=k)
                 place = {**axes, "rm_backbone": f"shuffled_{k}:{axes['rm_backbone']}"}
                 variants.append((replace(experiment, axes=place, rm_backbone=rm), judging))
         for name in _references(experiment):
             read = "rm_backbone.encoder" if name == "cosine" else ""
-            place = {k: value for k, value in axes.items() if not k.startswith("rm_backbone.") or k == read}
-            place["rm_backbone"] = name
+            place = _place(axes, name, read)
             encoder = encoder_of(experiment.rm_backbone) if name == "cosine" else ""
             rm_reference = Untrained(name, encoder or "packaged")  # type: ignore[arg-type]
             alone = {"reward_data": "organic", "ensemble": Ensemble()}
@@ -127,7 +130,38 @@ def control_experiments(asked: Iterable[Asked]) -> list[Asked]:
                 own = reference.optimizer.for_untrained_reward()
                 reference = replace(reference, optimizer=own)
             variants.append((reference, judging))
-    return variants
+    return variants + _system_identity(asked)
+
+
+def _place(axes: Mapping[str, AxisValue], name: str, read: str = "") -> dict[str, AxisValue]:
+    """Axes of a reference: of the reward model's settings it has `read` alone."""
+    kept = {axis: value for axis, value in axes.items() if not axis.startswith("rm_backbone.") or axis == read}
+    return kept | {"rm_backbone": name}
+
+
+def _system_identity(asked: Sequence[Asked]) -> list[Asked]:
+    """Of recorded systems, once a target: who wrote it, by that system's mean rating in all other languages asked for.
+
+    It learns from ratings abroad and reads no response: a rival without a source of its own.
+    """
+    learnt = [one for one in asked if _learns_from_systems(one[0])]
+    langs: dict[Task, dict[str, Language]] = {}
+    for experiment, _ in learnt:
+        langs.setdefault(experiment.task, {}).update((lang.code, lang) for lang in experiment.source_langs)
+    found: list[Asked] = []
+    for experiment, judging in learnt:
+        there = langs[experiment.task]
+        sources = tuple(there[code] for code in sorted(there) if code != experiment.target_lang.code)
+        if sources:
+            place = _place(experiment.axes, "system") | {"source_lang": NO_SOURCE}
+            found.append((replace(experiment, axes=place, rm_backbone=System(), source_langs=sources), judging))
+    return found
+
+
+def _learns_from_systems(experiment: Experiment) -> bool:
+    """Whether its heads are cross-fitted on the recorded responses of its own task."""
+    own = responses_recorded(experiment) and experiment.reward_task is None
+    return own and has_source(experiment.rm_backbone) and isinstance(experiment.task, HasFolds)
 
 
 def _references(experiment: Experiment) -> tuple[str, ...]:
@@ -137,7 +171,7 @@ def _references(experiment: Experiment) -> tuple[str, ...]:
         rm = experiment.rm_backbone
         encoder = ("cosine",) if has_source(rm) and encoder_of(rm) else ()
         model = ("likelihood_base",) if isinstance(experiment.policy, LanguageModel) else ()
-        return ("random", "length", "human", *encoder, *model)
+        return ("random", "length", "shorter", "consensus", "human", *encoder, *model)
     gold = "quality" in offers(experiment.task)
     bare = has_cue(experiment.task)
     names = REFERENCES_TRAINED if trains(experiment.optimizer) else SOURCELESS
@@ -185,7 +219,7 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
 def _heard(experiment: Experiment) -> tuple[str, ...]:
     """Words of a label on the source: `-` where nothing is learnt, en->tr where its feedback is translated."""
     if not has_source(experiment.rm_backbone):
-        return ("-",)
+        return (NO_SOURCE,)
     sources = codes(experiment.source_langs)
     return heard(sources, experiment.target_lang.code) if translates_feedback(experiment) else sources
 

@@ -23,10 +23,11 @@ from xling.analysis.statistics.bootstrap import SHARE, Clusters, Floats, Sample,
 from xling.analysis.statistics.intervals import Estimate, fold
 from xling.errors import StoreError
 from xling.grid.records import PlanFile, Ref
+from xling.grid.stage import NO_SOURCE
 from xling.grid.store import Store
 from xling.judges import judges_its_own
 from xling.results.items import Wins, read_wins
-from xling.results.plan import NO_SOURCE, placed
+from xling.results.plan import placed
 
 MOST_ROWS = 40  # of cells with intervals
 LEAST = 10  # characters of a cell with one

@@ -10,10 +10,10 @@ from xling.analysis.statistics.intervals import Estimate
 from xling.grid import records
 from xling.grid.labels import axis_text
 from xling.grid.records import AxisValue, LeftOut, PlanFile, PlannedCell, Ref, Run
+from xling.grid.stage import NO_SOURCE
 from xling.grid.store import Status, Store
 from xling.judges import judges_its_own
 
-NO_SOURCE = "-"  # the source of references that learn nothing
 ENTRY_AXES = ("task", "policy", "rm_backbone", "source_lang", "target_lang", "optimizer", "judge")
 SEED_AXES = ("task.seed", "seed")
 

@@ -43,7 +43,7 @@ Control = Literal[
 class Settings(RewardSettings, frozen=True, tag="untrained"):
     """Known by its score, which is its name in conf/rm_backbone."""
 
-    score: Literal[Control, "cosine", "human", "consensus", "consensus_cosine"]
+    score: Literal[Control, "shorter", "cosine", "human", "consensus", "consensus_cosine"]
     encoder: str = "packaged"  # of score=cosine and consensus_cosine, as in sentence_encoder
 
     @property
@@ -115,8 +115,9 @@ def load(context: Context, rm: Settings, request: Request) -> Scorer | FeatureSc
         return FeatureScorer(lambda blocks: blocks[1][:, 0])
     if rm.score.startswith("likelihood"):
         return _likelihood(context, request, without_document=rm.score.startswith("likelihood_gain"))
-    if rm.score == "length":
-        return Scorer(lambda prompts, responses: [[float(len(text)) for text in row] for row in responses])
+    if rm.score in ("length", "shorter"):
+        sign = 1.0 if rm.score == "length" else -1.0
+        return Scorer(lambda prompts, responses: [[sign * len(text) for text in row] for row in responses])
     if rm.score == "random":
         return Scorer(_random(request))
     if rm.score == "consensus":

@@ -16,8 +16,9 @@ from xling.analysis.statistics.bootstrap import Clusters, Floats, Sample, draw
 from xling.analysis.tidy.finding import MOST_NAMED, Row, some
 from xling.errors import StoreError
 from xling.grid.records import Ref
+from xling.grid.stage import NO_SOURCE
 from xling.grid.store import Store
-from xling.results.plan import NO_SOURCE, PlannedEntry, Results, planned_entries, read_plan
+from xling.results.plan import PlannedEntry, Results, planned_entries, read_plan
 from xling.results.samples import Samples, read_samples
 
 SCORED_BY = ("optimizer", "judge")  # axes that a score of the shared pool does not depend on

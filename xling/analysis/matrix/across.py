@@ -40,8 +40,9 @@ from xling.analysis.statistics.draws import centred
 from xling.analysis.statistics.intervals import Estimate, fold, judged
 from xling.errors import StoreError
 from xling.grid.records import Ref
+from xling.grid.stage import NO_SOURCE
 from xling.results.items import read_judge_accuracy
-from xling.results.plan import NO_SOURCE, PlannedEntry, Results
+from xling.results.plan import PlannedEntry, Results
 
 REFERENCE = "best_of_n"
 LEVEL = 1e-9  # win rates closer than this are level: they were summed in different orders

@@ -42,8 +42,9 @@ from xling.analysis.statistics.draws import worse_than_best
 from xling.analysis.statistics.intervals import ALPHA, Difference, Estimate, cautious_p, fold, judged, on_these_prompts
 from xling.config.common import is_foreign
 from xling.errors import StoreError
+from xling.grid.stage import NO_SOURCE
 from xling.results.items import Items, Pairs, Record, bounds, finite, read_array, read_items, read_record
-from xling.results.plan import NO_SOURCE, PlannedEntry, Results, SeedCell
+from xling.results.plan import PlannedEntry, Results, SeedCell
 
 PanelKey = tuple[tuple[str, str], ...]  # rm_backbone and its settings
 FOLDED = [name for name, measure in MEASURES.items() if measure.column]  # from items.json

@@ -364,7 +364,10 @@ class Bounds(Struct, frozen=True):
 
 
 class Count(Struct, frozen=True):
-    """k of N finished cells, in words that stand alone; `by_value` counts point estimates instead."""
+    """k of N finished cells, in words that stand alone; `by_value` counts point estimates instead.
+
+    below: how many lie on the other side, where the words are of cells above something.
+    """
 
     name: str
     text: str
@@ -372,6 +375,7 @@ class Count(Struct, frozen=True):
     of: int
     planned: int
     by_value: int | None = None
+    below: int | None = None
 
 
 class JudgeAccuracy(Struct, frozen=True):

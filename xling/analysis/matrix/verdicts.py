@@ -4,16 +4,18 @@
 `answers` has a line a target on what people ask: which source to take, and is it better than the target's own language.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
+from xling.analysis.matrix.column import belongs, panel_key
 from xling.analysis.matrix.names import varying, worded
 from xling.analysis.matrix.types import CHANCE, Arm, Control, Count, Entry, Matrix, Panel
 from xling.analysis.statistics.intervals import MOST_PROMPTS, MOST_SEEDS, Difference
 from xling.config.common import is_foreign
 
 _IF_SO = " with 80 % power, if they are as large as they look"
-CEILINGS = ("gold", "human")  # references that are a bound, not a rival
+NO_RIVALS = ("gold", "human", "random")  # references that are a bound or the middle
+AGREEMENT = " in agreement with people"
 
 
 def counts(panel: Panel, controls: Sequence[Control]) -> list[Count]:
@@ -25,13 +27,14 @@ def counts(panel: Panel, controls: Sequence[Control]) -> list[Count]:
     result = []
     if abroad:
         text = "cells abroad whose interval lies above 50"
-        result.append(_count("above_50", text, abroad, finished, _above_chance))
+        result.append(_count("above_50", text, abroad, finished, _above_chance, _below_chance))
     if home:
         text = "cells at home whose interval lies above 50"
-        result.append(_count("home_above_50", text, home, there, _above_chance))
+        result.append(_count("home_above_50", text, home, there, _above_chance, _below_chance))
     result += [_random(control) for control in controls if control.name == "random"]
     result += _bands(panel, abroad, finished)
     result += _references(panel, abroad, finished)
+    result += _of_rivals(panel, controls, abroad)
     return result + _accuracy(panel, [entry for entry in panel.entries if entry.abroad])
 
 
@@ -39,10 +42,20 @@ def _above_chance(entry: Entry) -> bool:
     return entry.win is not None and entry.win.above(CHANCE)
 
 
+def _below_chance(entry: Entry) -> bool:
+    return entry.win is not None and entry.win.below(CHANCE)
+
+
 def _count(
-    name: str, text: str, planned: Sequence[Entry], finished: Sequence[Entry], holds: Callable[[Entry], bool]
+    name: str,
+    text: str,
+    planned: Sequence[Entry],
+    finished: Sequence[Entry],
+    holds: Callable[[Entry], bool],
+    below: Callable[[Entry], bool] | None = None,
 ) -> Count:
-    return Count(name, text, sum(holds(entry) for entry in finished), len(finished), len(planned))
+    under = None if below is None else sum(below(entry) for entry in finished)
+    return Count(name, text, sum(holds(entry) for entry in finished), len(finished), len(planned), below=under)
 
 
 def _random(control: Control) -> Count:
@@ -77,7 +90,7 @@ def _references(panel: Panel, abroad: Sequence[Entry], finished: Sequence[Entry]
     banded = {(band.source, band.target) for band in panel.bands}
     result = []
     for name, sources in panel.versus.items():
-        if name in (*CEILINGS, "random"):
+        if name in NO_RIVALS:
             continue
         found = [
             (entry, difference)
@@ -85,15 +98,73 @@ def _references(panel: Panel, abroad: Sequence[Entry], finished: Sequence[Entry]
             if (difference := sources.get(entry.source, {}).get(entry.target)) is not None
         ]
         above = [entry for entry, difference in found if difference.estimate.above(0)]
-        by_value = sum(difference.estimate.value > 0 for _, difference in found)
         text = f"cells abroad above {name} by paired difference"
-        result.append(Count(f"beats_{name}", text, len(above), len(found), len(abroad), by_value))
+        result.append(_of_differences(f"beats_{name}", text, [difference for _, difference in found], len(abroad)))
         both = [entry for entry, _ in found if (entry.source, entry.target) in banded]
         if both and name.startswith("likelihood"):
             k = sum((entry.source, entry.target) in beaten for entry in above)
             text = f"cells abroad above both the shuffled band and {name}"
             result.append(Count(f"beats_band_and_{name}", text, k, len(both), len(abroad)))
     return result
+
+
+def _of_differences(name: str, text: str, found: Sequence[Difference], planned: int) -> Count:
+    """Of paired differences those above 0, and those below."""
+    above, below = (sum(getattr(one.estimate, side)(0) for one in found) for side in ("above", "below"))
+    return Count(name, text, above, len(found), planned, sum(one.estimate.value > 0 for one in found), below)
+
+
+def _of_rivals(panel: Panel, controls: Sequence[Control], abroad: Sequence[Entry]) -> list[Count]:
+    """Of recorded responses agreement with people against each rival; of all grids the best rival of each target."""
+    counts = []
+    for name, sources in panel.pairs_versus.items():
+        if name not in NO_RIVALS:
+            found = [one for e in abroad if (one := sources.get(e.source, {}).get(e.target)) is not None]
+            text = f"cells abroad above {name} by paired difference{AGREEMENT}"
+            counts.append(_of_differences(f"agrees_more_than_{name}", text, found, len(abroad)))
+    rivals = best_rivals(panel, controls)
+    if rivals:
+        text = f"cells abroad above the best untrained rival of the other targets ({_rival_names(rivals)})"
+        text += AGREEMENT if panel.pairs_versus else ""
+        counts.append(_of_differences("beats_best_rival", text, against_rivals(panel, rivals, abroad), len(abroad)))
+    return counts
+
+
+def best_rivals(panel: Panel, controls: Sequence[Control]) -> dict[str, str]:
+    """Target -> the untrained rival with the highest mean over the *other* targets; nothing without others.
+
+    So that none is chosen on the target: the best of several on the same data looks better than it is. What is compared
+    is agreement with people, where responses are recorded, else win rates. Rivals that are not in all targets are none.
+    """
+    measure = "pairwise" if panel.pairs_versus else "win"
+    value: dict[str, dict[str, float]] = {}
+    for control in controls:
+        found = {e.target: one.value for e in control.entries if (one := getattr(e, measure)) is not None}
+        if control.name not in NO_RIVALS and set(panel.targets) <= set(found):
+            value[control.name] = found
+    if not value or len(panel.targets) < 2:
+        return {}
+
+    def elsewhere(name: str, target: str) -> float:
+        return sum(value[name][other] for other in panel.targets if other != target)
+
+    return {target: max(sorted(value), key=lambda name: elsewhere(name, target)) for target in panel.targets}
+
+
+def against_rivals(panel: Panel, rivals: Mapping[str, str], entries: Sequence[Entry]) -> list[Difference]:
+    """Paired differences of entries to the rivals of their targets."""
+    versus = panel.pairs_versus or panel.versus
+    found = (versus.get(rivals[e.target], {}).get(e.source, {}).get(e.target) for e in entries if e.target in rivals)
+    return [one for one in found if one is not None]
+
+
+def _rival_names(rivals: Mapping[str, str]) -> str:
+    """`cosine`, `cosine; for zh length`"""
+    of: dict[str, list[str]] = {}
+    for target, name in rivals.items():
+        of.setdefault(name, []).append(target)
+    first, *rest = sorted(of, key=lambda name: -len(of[name]))
+    return "; ".join([first, *(f"for {_listed(of[name])} {name}" for name in rest)])
 
 
 def _accuracy(panel: Panel, abroad: Sequence[Entry]) -> list[Count]:
@@ -312,6 +383,7 @@ def headline(matrix: Matrix) -> str:
     missing = len(entries) - len(finished)
     said = [_wins(finished, len(panels))] if any(entry.win for entry in finished) else []
     said += [_agreement(finished)] if any(entry.pairwise for entry in finished) else []
+    said += [_rivals(matrix)]
     said += [_home(panels)]
     said += [_arms(matrix)]
     said += [f"Left out of all this: {_own(len(asked) - len(entries), len(asked))}"] if entries != asked else []
@@ -351,6 +423,30 @@ def _agreement(finished: Sequence[Entry]) -> str:
     above = sum(estimate.above(CHANCE) for estimate in told)
     cells = f"{above} of {many(len(told), 'cell')}"
     return f"Reward models agree with people on pairs within a prompt more often than chance in {cells}."
+
+
+def _rivals(matrix: Matrix) -> str:
+    """How cells abroad stand to the best of what learnt nothing; of each target the best elsewhere."""
+    found, names, recorded = list[Difference](), dict[str, None](), False
+    for block in matrix.blocks:
+        for panel in block.panels:
+            own = panel_key(panel.axes)
+            rivals = best_rivals(panel, [c for c in block.controls if belongs(panel_key(c.axes), own)])
+            abroad = [entry for entry in panel.entries if entry.abroad and not entry.own_judge]
+            found += against_rivals(panel, rivals, abroad)
+            names |= {_rival_names(rivals): None} if rivals else {}
+            recorded |= bool(rivals and panel.pairs_versus)
+    if not found:
+        return ""
+    above, below = (sum(getattr(one.estimate, side)(0) for one in found) for side in ("above", "below"))
+    which = next(iter(names)) if len(names) == 1 else "in each matrix its own"
+    words = f"above it{AGREEMENT if recorded else ''}, {below} below (paired differences)"
+    said = f"The best untrained rival, chosen for each target on the others, is {which}: of"
+    return f"{said} {many(len(found), 'cell')} abroad {above} {_lie(above)} {words}."
+
+
+def _lie(count: int) -> str:
+    return "lies" if count == 1 else "lie"
 
 
 def _home(panels: Sequence[Panel]) -> str:

@@ -210,6 +210,8 @@ def counts(matrix: Matrix) -> dict[str, int]:
         for count in panel.counts:
             found[f"{prefix}{count.name}"] = count.k
             found[f"{prefix}{count.name}_of"] = count.of
+            if count.below is not None:
+                found[f"{prefix}{count.name}_below"] = count.below
     for table in matrix.optimizers if len(matrix.optimizers) == 1 else []:
         found |= {f"above_50/{arm.name}": arm.above_50 for arm in table.arms}
     return found

@@ -21,10 +21,10 @@ from xling.analysis.matrix.types import Matrix
 from xling.console import without_secrets
 from xling.errors import StoreError, XlingError
 from xling.grid.records import PlannedStage, Ref, Run
-from xling.grid.stage import WHERE
+from xling.grid.stage import NO_SOURCE, WHERE
 from xling.grid.store import Store
 from xling.results.items import validation_rows
-from xling.results.plan import NO_SOURCE, SEED_AXES, Plan, PlannedEntry, SeedCell, axes_text
+from xling.results.plan import SEED_AXES, Plan, PlannedEntry, SeedCell, axes_text
 from xling.results.reading import SampleReader
 from xling.runners import gpu_time
 

@@ -117,8 +117,9 @@ def needed(difference: Difference) -> str:
 
 
 def count_text(count: Count) -> str:
-    """`cells abroad ... (20 by point estimate; 2 not there)`"""
+    """`cells abroad ... (20 by point estimate; 4 below; 2 not there)`"""
     remarks = [] if count.by_value is None else [f"{count.by_value} by point estimate"]
+    remarks += [] if count.below is None else [f"{count.below} below"]
     remarks += [] if count.planned == count.of else [f"{count.planned - count.of} not there"]
     return count.text + (f" ({'; '.join(remarks)})" if remarks else "")
 
