@@ -1,4 +1,4 @@
-"""docs/human_judgements.md: run its sweeps, fold their matrices, and fill in the page's table between its markers.
+"""docs/human_judgements.md: run its sweeps, fold their matrices, and fill in the page's tables between its markers.
 
     make human-judgements DATA=FOLDER        # or: python benchmarks/human_judgements.py FOLDER
 
@@ -10,6 +10,7 @@ stages are not run again. The words of the page are written by hand; all matrice
 import argparse
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,8 @@ from xling.grid.store import Store
 from xling.report.tables.markdown import table_lines
 from xling.report.tables.panel import panel_tables
 from xling.report.tables.table import signed_span, span
-from xling.results.items import Pairs, read_json
+from xling.results.items import Pairs, read_heldout, read_json
+from xling.results.plan import Results, planned_entries, read_plan
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "human_judgements.md"
@@ -36,7 +38,7 @@ DATA = {  # task -> names below the data folder, the first that is there
     "beyond_ngrams": ("beyond_ngrams.jsonl.gz", "beyond_ngrams.jsonl", "Beyond_ngrams"),
     "oasst_excerpts": ("oasst_small.jsonl.gz", "oasst.jsonl", "oasst"),
 }
-ENCODER = ("rm_backbone=sentence_encoder,cosine,length,random,human", "source_lang=glob(*)")
+ENCODER = ("rm_backbone=sentence_encoder", "source_lang=glob(*)")
 APART = "task.corrupted=without,only"
 DIALOG = "task.languages=[en,zh]"
 SHOWN = ("Agreement with people on pairs", "Trained minus cosine, agreement")  # tables of a panel
@@ -88,9 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not matrices and not failed:
         parser.error(f"{given.data} holds none of the releases. Type make human-judgements DATA=FOLDER, above them.")
     if matrices:
-        headline = headline_lines(matrices, Store(given.root))
-        given.page.write_text(filled(given.page.read_text("utf-8"), {"headline": headline}), "utf-8")
-        (given.root / LONG).write_text("\n".join(long_lines(matrices, headline, Store(given.root))), "utf-8")
+        headline, rivals = headline_lines(matrices, Store(given.root))
+        page = filled(given.page.read_text("utf-8"), {"headline": headline, "rivals": rivals})
+        given.page.write_text(page, "utf-8")
+        long = long_lines(matrices, [*headline, "", *rivals], Store(given.root))
+        (given.root / LONG).write_text("\n".join(long), "utf-8")
     if failed:
         print(f"Not finished: {', '.join(failed)}. Type the same command again.", file=sys.stderr)
     return int(bool(failed))
@@ -225,42 +229,109 @@ KINDS: dict[str, Callable[[Entry], bool]] = {
     "abroad": lambda entry: entry.abroad and entry.source != OTHERS,
     "others": lambda entry: entry.source == OTHERS,
 }
-RIVALS = ("cosine", "length")  # untrained
-COLUMNS = (*KINDS, *RIVALS, *(f"{kind} - {rival}" for kind in KINDS for rival in RIVALS))
+RIVALS = ("cosine", "length", "shorter", "consensus", "system")  # system: by its mean rating in all other languages
+OPTIONS = ("others", "combined", "rival")  # what one can take for a target without ratings in it
+MEASURED = (*KINDS, "combined", "chosen")
+COLUMNS = (*MEASURED, "rival", *RIVALS, *(f"{name} - rival" for name in MEASURED))
 
 
-def averages(store: Store, block: Block, panel: Panel) -> dict[str, Estimate]:
-    """Agreement averaged over targets (abroad: over sources too), and the same minus each rival, paired.
+@dataclass(frozen=True)
+class Drawn:
+    """The pairs of a target under one seed: agreement of each column, 0 to 1; margins, better rated minus worse."""
 
-    Intervals: documents drawn within each target, together with the seeds.
+    groups: list[str]
+    right: dict[str, Floats]  # (pairs,)
+    margins: dict[str, Floats]
+
+    def combined(self, rival: str) -> Floats:
+        """Agreement of the sum of two scores, each over its root mean square of margins, which needs no ratings."""
+        both = [self.margins[name] for name in ("others", rival) if name in self.margins]
+        if len(both) < 2:
+            return np.full(len(self.groups), np.nan)
+        return np.asarray((np.sign(sum(one / (np.sqrt((one**2).mean()) or 1.0) for one in both)) + 1) / 2)
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Means over targets by column, and what was taken for each target by what the other targets say."""
+
+    estimates: dict[str, Estimate]
+    rivals: dict[str, str]
+    chosen: dict[str, str]
+
+
+def averages(store: Store, block: Block, panel: Panel, scores: Mapping[str, str]) -> Averages:
+    """Agreement averaged over targets (abroad: over sources too), and the same minus the best rival, paired.
+
+    The best rival, and the best of OPTIONS, are those with the highest mean over the other targets. Intervals:
+    documents drawn within each target, together with the seeds. scores: the key of a cell's score by its judge's.
     """
-    rivals = {one: {e.target: e for c in block.controls if c.name == one for e in c.entries} for one in RIVALS}
+    pairs = {target: _drawn(store, block, panel, target, scores) for target in panel.targets}
+    pairs = {target: drawn for target, drawn in pairs.items() if drawn}
+    rivals = _best_elsewhere(pairs, RIVALS)
+    for target, drawn in pairs.items():
+        for one in drawn.values():
+            one.right["rival"], one.right["combined"] = one.right[rivals[target]], one.combined(rivals[target])
+    chosen = _best_elsewhere(pairs, OPTIONS)
     samples: dict[int, list[Sample]] = {}
-    for target in panel.targets:
-        picked = {kind: [e for e in panel.entries if e.target == target and holds(e)] for kind, holds in KINDS.items()}
-        picked |= {one: [entries[target]] if target in entries else [] for one, entries in rivals.items()}
-        for seed in range(max(len(e.keys) for entries in picked.values() for e in entries)):
-            records = {kind: [_pairs(store, e.keys[seed]) for e in entries] for kind, entries in picked.items()}
-            groups = next(record.group for found in records.values() for record in found)
-            if groups:
-                values = _columns(records, len(groups)) * PERCENT
-                samples.setdefault(seed, []).append(resample(draw([(groups, [""] * len(groups))])[0], values))
+    for target, drawn in pairs.items():
+        for seed, one in drawn.items():
+            one.right["chosen"] = one.right[chosen[target]]
+            values = {
+                name: one.right.get(name, np.full(len(one.groups), np.nan)) for name in (*MEASURED, "rival", *RIVALS)
+            }
+            values |= {f"{name} - rival": values[name] - values["rival"] for name in MEASURED}
+            stacked = np.stack([values[name] for name in COLUMNS], axis=1) * PERCENT
+            clusters = draw([(one.groups, [""] * len(one.groups))])[0]
+            samples.setdefault(seed, []).append(resample(clusters, stacked))
     folded = fold([_over_targets(found, str(seed)) for seed, found in samples.items()])
-    return {name: estimate for name, estimate in zip(COLUMNS, folded, strict=True) if estimate is not None}
+    named = zip(COLUMNS, folded, strict=True)
+    return Averages({name: estimate for name, estimate in named if estimate is not None}, rivals, chosen)
 
 
-def _columns(records: Mapping[str, Sequence[Pairs]], pairs: int) -> Floats:
-    """(pairs, COLUMNS) in 0..1, NaN where there is nothing."""
-    means = {
-        kind: np.mean([record.correct for record in found], axis=0) if found else np.full(pairs, np.nan)
-        for kind, found in records.items()
-    }
-    means |= {f"{kind} - {rival}": means[kind] - means[rival] for kind in KINDS for rival in RIVALS}
-    return np.stack([means[name] for name in COLUMNS], axis=1)
+def _drawn(store: Store, block: Block, panel: Panel, target: str, scores: Mapping[str, str]) -> dict[int, Drawn]:
+    """Pairs by seed; nothing where there are none."""
+    picked = {kind: [e for e in panel.entries if e.target == target and holds(e)] for kind, holds in KINDS.items()}
+    for control in block.controls:
+        if control.name in RIVALS:
+            picked[control.name] = [e for e in control.entries if e.target == target]
+    found: dict[int, Drawn] = {}
+    for seed in range(max(len(e.keys) for entries in picked.values() for e in entries)):
+        records = {name: [_pairs(store, e.keys[seed]) for e in entries] for name, entries in picked.items() if entries}
+        groups = next(record.group for own in records.values() for record in own)
+        if groups:
+            alone = {name: entries[0] for name, entries in picked.items() if len(entries) == 1}
+            right = {name: np.mean([record.correct for record in own], axis=0) for name, own in records.items()}
+            margins = {name: _margins(store, scores[entry.keys[seed]]) for name, entry in alone.items()}
+            found[seed] = Drawn(groups, right, margins)
+    return found
+
+
+def _best_elsewhere(pairs: Mapping[str, Mapping[int, Drawn]], names: Sequence[str]) -> dict[str, str]:
+    """Target -> the one of `names` with the highest mean over the other targets (of one target: its first)."""
+
+    def elsewhere(name: str, target: str) -> float:
+        means = [np.mean([one.right[name].mean() for one in pairs[t].values()]) for t in pairs if t != target]
+        return float(np.nan_to_num(np.mean(means), nan=-1.0)) if means else 0.0
+
+    known = [name for name in names if all(name in one.right for drawn in pairs.values() for one in drawn.values())]
+    return {target: max(known, key=lambda name: elsewhere(name, target)) for target in pairs}
 
 
 def _pairs(store: Store, key: str) -> Pairs:
     return read_json(store.load("judge", key) / "pairs.json", Pairs)
+
+
+def _margins(store: Store, key: str) -> Floats:
+    record = read_heldout(store.load("score", key))
+    return np.array(record.chosen) - np.array(record.rejected) if record else np.empty(0)
+
+
+def scores_of(store: Store, name: str) -> dict[str, str]:
+    """The key of each cell's score by that of its judge, of a grid."""
+    plan = read_plan(store.grid_folder(name))
+    cells = (cell for entry in planned_entries(plan, Results(store, plan)) for cell in entry.cells)
+    return {cell.judge.key: cell.stages["score"].key for cell in cells}
 
 
 def _over_targets(samples: Sequence[Sample], label: str) -> Sample:
@@ -275,28 +346,43 @@ def _over_targets(samples: Sequence[Sample], label: str) -> Sample:
     )
 
 
-def headline_lines(matrices: Mapping[str, Matrix], store: Store) -> list[str]:
-    """A row a grid's panel."""
-    shown = [*KINDS, *RIVALS, *(f"{kind} - cosine" for kind in KINDS), "abroad - length"]
+def headline_lines(matrices: Mapping[str, Matrix], store: Store) -> tuple[list[str], list[str]]:
+    """A row a grid's panel: what was trained or combined against the best rival; then each rival by itself."""
+    shown = [*MEASURED, "rival", *(f"{name} - rival" for name in MEASURED)]
     lines = [f"| judgements, heads | {' | '.join(shown)} | pairs | seeds |", "|---|" + "---:|" * (len(shown) + 2)]
+    more = [f"| judgements, heads | {' | '.join(RIVALS)} | rival of the targets | chosen for them |"]
+    more.append("|---|" + "---:|" * len(RIVALS) + "---|---|")
     for name in ("summaries", "criteria", "articles", "articles_criteria", "dialog"):
+        scores = scores_of(store, grid_of(name)) if name in matrices else {}
         for block in matrices[name].blocks if name in matrices else ():
             for panel in block.panels:
-                found = averages(store, block, panel)
-                task = panel.axes["task"]
+                found = averages(store, block, panel, scores)
+                label = f"| {panel.axes['task']}: {title(panel)} | "
                 lines.append(
-                    f"| {task}: {title(panel)} | {' | '.join(_cell(found, one) for one in shown)} |" + _n(found)
+                    label + " | ".join(_cell(found.estimates, one) for one in shown) + " |" + _n(found.estimates)
                 )
-    return lines
+                said = [
+                    *(_cell(found.estimates, one) for one in RIVALS),
+                    _counted(found.rivals),
+                    _counted(found.chosen),
+                ]
+                more.append(f"{label}{' | '.join(said)} |")
+    return lines, more
+
+
+def _counted(taken: Mapping[str, str]) -> str:
+    """`cosine 7, length 1`"""
+    return ", ".join(f"{name} {number}" for name, number in Counter(taken.values()).most_common())
 
 
 def curve_lines(matrix: Matrix, store: Store) -> list[str]:
     """A row a number of rated documents."""
-    shown = ["home", "abroad", "home - cosine", "abroad - cosine", "abroad - length"]
+    shown = ["home", "abroad", "home - rival", "abroad - rival"]
     lines = [f"| documents a source | {' | '.join(shown)} | pairs | seeds |", "|---|" + "---:|" * (len(shown) + 2)]
     blocks = sorted(matrix.blocks, key=lambda block: int(block.axes["task.documents"] or 10**9))
+    scores = scores_of(store, matrix.name)
     for block in blocks:
-        found = averages(store, block, block.panels[0])
+        found = averages(store, block, block.panels[0], scores).estimates
         cells = " | ".join(_cell(found, one) for one in shown)
         lines.append(f"| {block.axes['task.documents'] or 'all'} | {cells} |" + _n(found))
     return lines

@@ -38,7 +38,8 @@ def test_the_page_is_filled_in_by_one_command(
     monkeypatch.setattr(maker, "PARTS", PARTS)
     jsonl(tmp_path / "multi_summeval.jsonl.gz", rated(["de", "tr"]))
     page = tmp_path / "page.md"
-    page.write_text("# By hand\n<!-- headline:begin -->\nold\n<!-- headline:end -->\nEnd.\n")
+    marks = "<!-- headline:begin -->\nold\n<!-- headline:end -->\n<!-- rivals:begin -->\n<!-- rivals:end -->\n"
+    page.write_text(f"# By hand\n{marks}End.\n")
     command = [str(tmp_path), "--root", str(tmp_path / "out"), "--page", str(page)]
     assert maker.main(command) == 0
     text = page.read_text(encoding="utf-8")
@@ -51,6 +52,7 @@ def test_the_page_is_filled_in_by_one_command(
         "| de",
         "| tr",
         "| others",
+        "| consensus",
         "| human",
         "| length",
         "| random",
