@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from synthetic import SyntheticGrid, five, realistic
 
-from xling.analysis.matrix.verdicts import answers, headline, many, what_settles
+from xling.analysis.matrix.verdicts import answers, best_rivals, headline, many, what_settles
 from xling.analysis.statistics.intervals import Difference, Estimate, judged, prompts_needed
-from xling.report.tables.table import needed
+from xling.report.tables.table import count_text, needed
 
 
 def estimate(value, se, **more):
@@ -253,4 +253,27 @@ def test_people_s_pairs_are_counted(tmp_path: Path) -> None:
     assert (
         "Reward models agree with people on pairs within a prompt more often than chance in 1 of 1 cell."
         in headline(grid.folded())
+    )
+
+
+def test_the_best_rival_is_chosen_on_other_targets(tmp_path):
+    """length wins in de alone, where it may not be chosen for it: there the others say shorter."""
+    grid = SyntheticGrid(tmp_path)
+    rates = {"de": (0.9, 0.1), "en": (0.3, 0.6), "tr": (0.3, 0.6)}  # of length and shorter
+    for target, (length, shorter) in rates.items():
+        own = np.arange(200) / 200
+        for name, rate in (("length", length), ("shorter", shorter), ("random", 0.95), ("human", 1.0)):
+            grid.cell("-", target, own < rate, rm_backbone=name)
+        for source in rates:
+            grid.cell(source, target, own < (0.8 if target == "tr" else 0.4))
+    panel, matrix = grid.panel(), grid.folded()
+    assert best_rivals(panel, matrix.blocks[0].controls) == {"de": "shorter", "en": "length", "tr": "length"}
+    [count] = [count for count in panel.counts if count.name == "beats_best_rival"]
+    assert (count.k, count.below, count.of) == (6, 0, 6)  # 40 > 10 in de, 40 > 30 in en, 80 > 30 in tr
+    assert "(length; for de shorter)" in count.text
+    length = next(count for count in panel.counts if count.name == "beats_length")
+    assert (length.k, length.below) == (4, 2) and count_text(length).endswith("(4 by point estimate; 2 below)")
+    assert (
+        "chosen for each target on the others, is length; for de shorter: of 6 cells abroad 6 lie above it, 0 below"
+        in (headline(matrix))
     )

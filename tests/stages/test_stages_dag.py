@@ -374,7 +374,20 @@ def test_recorded_systems_are_pool_and_opponent_at_once(recorded: Files) -> None
 def test_controls_of_recorded_systems(recorded: Files) -> None:
     cells = cells_from([people(recorded, BagOfWords())], controls=True)
     shuffled = [f"shuffled_{k}:bag_of_words" for k in range(1, SHUFFLES + 1)]
-    assert [cell.axes["rm_backbone"] for cell in cells] == ["bag_of_words", *shuffled, "random", "length", "human"]
+    references = ["random", "length", "shorter", "consensus", "human", "system"]
+    assert [cell.axes["rm_backbone"] for cell in cells] == ["bag_of_words", *shuffled, *references]
+    rivals = cells_from([people(recorded, BagOfWords())], controls="rivals")
+    assert [cell.axes["rm_backbone"] for cell in rivals] == ["bag_of_words", *references]
+
+
+def test_system_identity_learns_from_all_languages_but_the_target(recorded: Files) -> None:
+    pairs = [("en", "en"), ("tr", "en"), ("en", "tr"), ("en+tr", "tr")]
+    cells = cells_from([people(recorded, BagOfWords(), s, t) for s, t in pairs], controls="rivals")
+    found = [cell for cell in cells if cell.axes["rm_backbone"] == "system"]
+    learnt = {c.axes["target_lang"]: c.stage.parents["score"].parents["reward"].spec["langs"] for c in found}
+    assert learnt == {"en": ("tr",), "tr": ("en",)} and {cell.axes["source_lang"] for cell in found} == {"-"}
+    alone = cells_from([people(recorded, BagOfWords(), "en", "en")], controls="rivals")
+    assert "system" not in {cell.axes["rm_backbone"] for cell in alone}  # no other language was asked for
 
 
 def test_languages_of_the_task_are_in_no_key(recorded: Files) -> None:

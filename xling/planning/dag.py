@@ -154,7 +154,8 @@ def _system_identity(asked: Sequence[Asked]) -> list[Asked]:
         sources = tuple(there[code] for code in sorted(there) if code != experiment.target_lang.code)
         if sources:
             place = _place(experiment.axes, "system") | {"source_lang": NO_SOURCE}
-            found.append((replace(experiment, axes=place, rm_backbone=System(), source_langs=sources), judging))
+            alone = {"rm_backbone": System(), "source_langs": sources, "ensemble": Ensemble()}
+            found.append((replace(experiment, axes=place, **alone), judging))
     return found
 
 
