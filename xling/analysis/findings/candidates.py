@@ -26,7 +26,7 @@ from xling.analysis.tidy.entries import Entries
 from xling.analysis.tidy.finding import place_of
 from xling.analysis.tidy.unlabelled import Unlabelled
 from xling.config.common import is_foreign
-from xling.results.plan import NO_SOURCE
+from xling.grid.stage import NO_SOURCE
 
 FEWEST = 3  # other targets, below which nothing is learnt from them
 OVER = ("rm_backbone", "optimizer.")  # axes that a choice is over

@@ -18,7 +18,7 @@ from xling.analysis.statistics.bootstrap import Floats
 from xling.analysis.statistics.draws import centred
 from xling.analysis.tidy.entries import EVERY, Entries
 from xling.analysis.tidy.finding import Finding, Row, spread, with_ends
-from xling.results.plan import NO_SOURCE
+from xling.grid.stage import NO_SOURCE
 
 _OUTER, _INNER = 200, 40  # draws of the matrix, and of what splits each of them
 _FEWEST_OUTER, _FEWEST_INNER = 50, 6  # of a large matrix

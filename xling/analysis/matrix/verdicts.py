@@ -14,7 +14,8 @@ from xling.analysis.statistics.intervals import MOST_PROMPTS, MOST_SEEDS, Differ
 from xling.config.common import is_foreign
 
 _IF_SO = " with 80 % power, if they are as large as they look"
-NO_RIVALS = ("gold", "human", "random")  # references that are a bound or the middle
+CEILINGS = ("gold", "human")  # references that are a bound, not a rival
+NO_RIVALS = (*CEILINGS, "random")
 AGREEMENT = " in agreement with people"
 
 

@@ -28,9 +28,10 @@ from xling.config.common import is_foreign
 from xling.errors import StoreError
 from xling.grid import joined
 from xling.grid.records import Ref, Sheet
+from xling.grid.stage import NO_SOURCE
 from xling.grid.store import Store
 from xling.results.items import read_array, read_json
-from xling.results.plan import NO_SOURCE, Plan, Results, planned_entries, read_plan
+from xling.results.plan import Plan, Results, planned_entries, read_plan
 
 ROWS, NEIGHBOURS, AXES = 300, 5, 2
 Pairs = dict[tuple[str, str], float]  # (target, source) -> the larger the nearer
