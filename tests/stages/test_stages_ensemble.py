@@ -1,14 +1,16 @@
 """ensemble: several rewards as one, by hand, as a stage, and as cells of a grid."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from small_grid import Runner, changed, experiment, refused
+from small_grid import Runner, changed, contents, experiment, refused
 
 from xling.config.common import Ensemble
 from xling.errors import ConfigError
+from xling.grid import joined
 from xling.optimizers.ppo import Settings as PPO
 from xling.planning.dag import cells_from, ensemble_seeds, judge_stage
 from xling.results.specs import EnsembleSpec
@@ -51,7 +53,7 @@ def test_no_two_ensembles_of_a_grid_share_a_seed() -> None:
 # --- as stages ----------------------------------------------------------------------------------------------
 
 
-def test_two_sources_apart_and_a_reference(runner: Runner, tiny_folder: Path) -> None:
+def test_two_sources_apart_and_a_reference(runner: Runner, tiny_folder: Path, tmp_path: Path) -> None:
     """Equal to what its members' scores make by hand; worst-of-k on the same members."""
     asked = experiment(tiny_folder, "de+en", rm=BagOfWords())
     stage, _ = runner.cell(changed(asked, "ensemble", sources="apart", also=("length",), weight=0.25))
@@ -68,6 +70,12 @@ def test_two_sources_apart_and_a_reference(runner: Runner, tiny_folder: Path) ->
             for member, pool in zip(members, pools, strict=True)
         )
         assert np.allclose(array(runner.folder(joint) / name), (de + en) / 2 + length / 4)
+    apart = {role: tmp_path / role for role in joint.parents}
+    for role, parent in joint.parents.items():  # as they stand in a store
+        shutil.copytree(runner.folder(parent), apart[role])
+        joined.join(str(apart[role]))
+    runner.run(joint, apart, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(runner.folder(joint))
     worst, _ = runner.cell(changed(asked, "ensemble", sources="apart", combine="min"))
     found = array(runner.folder(worst.parents["score"]) / "pool.npy")
     assert np.allclose(found, np.minimum(*(standardised(pool, pool) for pool in pools[:2])))

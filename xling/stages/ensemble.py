@@ -13,10 +13,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from xling.grid import joined
 from xling.grid.stage import Context
-from xling.jsonfiles import read_json, write_json
-from xling.results.items import read_notes
+from xling.jsonfiles import write_json
+from xling.results.items import read_array, read_json, read_notes
 from xling.results.samples import Array
 from xling.results.specs import EnsembleSpec
 
@@ -25,13 +24,11 @@ def run(context: Context) -> None:
     """Writes pool.npy, baseline.npy (prompts, samples), heldout.json, and notes.json, as a score stage."""
     spec = msgspec.convert(context.spec, EnsembleSpec)
     members = [context.parents[f"member_{number}"] for number in range(spec.models + spec.references)]
-    pools, opposed = (
-        [np.load(joined.opened(folder / name)) for folder in members] for name in ("pool.npy", "baseline.npy")
-    )
+    pools, opposed = ([read_array(folder / name) for folder in members] for name in ("pool.npy", "baseline.npy"))
     for name, tables in (("pool.npy", pools), ("baseline.npy", opposed)):
         rows = zip(pools, tables, strict=True)
         np.save(context.out / name, combined([standardised(pool, table) for pool, table in rows], spec))
-    records = [read_json(folder / "heldout.json") for folder in members]
+    records = [read_json(folder / "heldout.json", dict[str, Any]) for folder in members]
     columns = [name for name in ("score", "chosen", "rejected") if name in records[0]]
     scaled = [_scaled(record, columns, number < spec.models) for number, record in enumerate(records)]
     joint = {name: combined([own[name] for own in scaled], spec).tolist() for name in columns}
