@@ -28,7 +28,7 @@ from xling.analysis.tidy.unlabelled import Unlabelled
 from xling.config.common import is_foreign
 from xling.grid.stage import NO_SOURCE
 
-FEWEST = 3  # other targets, below which nothing is learnt from them
+FEWEST = 3  # targets from which nothing is learnt: another one is left out, and one more to try a rule on
 OVER = ("rm_backbone", "optimizer.")  # axes that a choice is over
 AS_IS = "as it is"  # what learns nothing where a grid has no such row
 _MOST_CELLS = 1_000  # that `learned` is fitted to

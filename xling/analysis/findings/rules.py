@@ -5,7 +5,7 @@ RULES sees the other columns only (leave one target out), and of these the cells
 `choose` is all of them together: for a target t the rule that was best on the others, if the interval of the lead over
 `none` lies above 0; else `none`. A rule is tried on each other target u with the labels of u and of t unseen. The best
 of several looks better than it is; so the lead at u is that of the rule which was best on the targets but t and u, and
-its interval is Student's t over these u. Below FEWEST of them nothing is said.
+its interval is Student's t over these u. Of FEWEST targets or fewer nothing is said.
 """
 
 import math
@@ -53,26 +53,27 @@ class World:
         self._scores: dict[tuple[int, ...], Floats] = {}
 
     @cached_property
-    def above(self) -> Floats:
-        """(B, K, T) how far a candidate is above the mean of the sources abroad; 0 where it is not seen."""
-        seen, trained = self.offer.seen, self.offer.seen & self.offer.trained[:, None]
-        value = np.where(seen, self.choosing, 0.0)
-        mean = (value * trained).sum(axis=1, keepdims=True) / np.maximum(trained.sum(axis=0), 1)
-        return np.where(seen, value - mean, 0.0)
-
-    @cached_property
-    def sums(self) -> Floats:
-        return np.asarray(self.above.sum(axis=2))
+    def seen(self) -> Floats:
+        """(B, K, T) win rates abroad; 0 for the others."""
+        return np.where(self.offer.seen, self.choosing, 0.0)
 
     def score(self, unseen: tuple[int, ...]) -> Floats:
-        """(B, K) mean over the targets but some; -inf for what none of them has."""
+        """(B, K) how far above the mean of a target's sources a candidate is, mean over the targets but some.
+
+        -inf for what none of them has. What was trained on an unseen target's labels is in no target's mean.
+        """
         if unseen not in self._scores:
             self._scores[unseen] = self._score(list(unseen))
         return self._scores[unseen]
 
     def _score(self, columns: list[int]) -> Floats:
-        count = self.offer.seen.sum(axis=1) - self.offer.seen[:, columns].sum(axis=1)
-        total = self.sums - self.above[:, :, columns].sum(axis=2)
+        offer = self.offer
+        of = offer.seen & (offer.trained & offer.foreign[:, columns].all(axis=1))[:, None]
+        mean = np.einsum("bkt,kt->bt", self.seen, of.astype(float)) / np.maximum(of.sum(axis=0), 1)
+        told = offer.seen & of.any(axis=0)
+        told[:, columns] = False
+        count = told.sum(axis=1)
+        total = np.einsum("bkt,kt->bk", self.seen, told.astype(float)) - mean @ told.T
         return np.where(count > 0, total / np.maximum(count, 1), -np.inf)
 
     def has(self, rule: str, t: int) -> bool:
@@ -147,7 +148,7 @@ class World:
         """None where too few other targets are known, or no rule has something to say."""
         rules = [rule for rule in CHOOSING if self.has(rule, t)]
         others = [u for u in np.flatnonzero(self.offer.known).tolist() if u != t]
-        if not rules or len(others) < FEWEST or self.pick("none", t) is None:
+        if not rules or self.offer.known.sum() <= FEWEST or self.pick("none", t) is None:
             return None
         leads = np.stack([self._leads(rule, t, others) for rule in rules], axis=2)  # (B, others, rules)
         best = leads.sum(axis=1).argmax(axis=1)
@@ -164,12 +165,9 @@ class World:
         """
         found = []
         for u in others:
-            none = self.pick("none", u, (t, u))
-            pick = (
-                self.pick(rule, u, (t, u))
-                if self.pick(rule, u, (t, u)) is not None
-                else self.pick("elsewhere", u, (t, u))
-            )
+            unseen = (t, u) if len(self.offer.targets) <= _MOST_APART else (u,)
+            pick, none = self.pick(rule, u, unseen), self.pick("none", u, unseen)
+            pick = self.pick("elsewhere", u, unseen) if pick is None else pick
             assert pick is not None and none is not None  # u is known
             column = self.choosing[:, :, u]
             mine, theirs = (np.take_along_axis(column, one[:, None], axis=1)[:, 0] for one in (pick, none))
