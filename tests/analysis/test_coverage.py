@@ -21,7 +21,7 @@ from xling.analysis.matrix.column import compare
 from xling.analysis.matrix.types import Entry
 from xling.analysis.statistics.bootstrap import POINTS, SHARE, difference, draw, resample
 from xling.analysis.statistics.draws import centred, errors_of, kendall, pair_signs, pearson, with_tails
-from xling.analysis.statistics.intervals import fold, judged, on_these_prompts, within
+from xling.analysis.statistics.intervals import Estimate, fold, judged, on_these_prompts, within
 from xling.results.items import Heldout
 
 TIMES, DRAWS, NOISE = 60, 300, 1.0
@@ -258,6 +258,19 @@ def test_cells_that_differ_nowhere_are_identical_and_not_known_to_be_equal():
     found = judged(estimate)
     assert found.identical and not found.settled and found.p == 1.0 and found.more is None
     assert estimate.low == -estimate.high and 0 < estimate.high < 6
+
+
+@pytest.mark.parametrize("better, worse", [(0.30, 0.22), (0.12, 0.06)])
+def test_so_many_more_prompts_settle_a_difference_in_80_of_100(better, worse):
+    """What `more` says of a difference that is as large as it looks, with the bootstrap's own intervals afterwards."""
+    points, variance, n = 100 * (better - worse), 1e4 * (better + worse - (better - worse) ** 2), 50
+    se = math.sqrt(variance / n)
+    more = judged(Estimate(points, points - 1.96 * se, points + 1.96 * se, se, n, n, 1)).more
+    luck = np.random.default_rng(round(1000 * better)).random((n + more, SIMULATIONS))
+    wins = 100.0 * np.hstack([luck < better, luck > 1 - worse])
+    sample = resample(prompts(n + more), wins, span=SHARE)
+    found = [judged(e) for e in fold([difference(sample, range(SIMULATIONS), range(SIMULATIONS, 2 * SIMULATIONS))])]
+    assert 0.75 < np.mean([one.settled for one in found]) < 0.86
 
 
 # --- means over targets -----------------------------------------------------------------------------------
