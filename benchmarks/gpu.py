@@ -362,7 +362,8 @@ def vllm(folder: Path, root: Path, cpu: bool) -> list[Row]:
     """Samples by vLLM of the tiny decoder."""
     if importlib.util.find_spec("vllm") is None:
         return [{"said": "vllm is not installed"}]
-    from xling.models.sampling import Sampling, load_vllm
+    from xling.models.sampling import Sampling
+    from xling.models.vllm import load_vllm
 
     draw, _ = load_vllm(folder / "decoder_4b", Sampling(4, 0, "pool"), 256)
     rows = draw([str(i) for i in range(8)], ids(8, 24, 1))

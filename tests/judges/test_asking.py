@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from xling.errors import StageError
+from xling.judges.asker import asker
 from xling.judges.asking import (
     Compared,
     EndpointSettings,
     How,
     Verdict,
-    asker,
     capped,
     coin,
     compare,

@@ -13,7 +13,8 @@ from families import saved
 
 from xling.config.common import TEMPLATE_DATE
 from xling.errors import DataError
-from xling.judges.asking import Compared, How, asker, compare, judge_prompt
+from xling.judges.asker import asker
+from xling.judges.asking import Compared, How, compare, judge_prompt
 from xling.judges.cache import Cache
 from xling.judges.local import LocalJudge, digit_ids, load_local_judge
 from xling.models.chats import chat_text

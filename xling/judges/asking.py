@@ -1,6 +1,6 @@
 """Asking a judge, local or not, for verdicts on pairs of responses: in which order, and what is counted.
 
-    with asker(identity, endpoint, folder, cache, stopping) as ask:
+    with asker(identity, endpoint, folder, cache, stopping) as ask:  # xling/judges/asker.py
         verdicts = compare(ask, how, pairs)
 
 A pair is asked with the response first, second, or both. Its two texts being the same, nobody is asked: it is a tie.
@@ -12,18 +12,13 @@ are inserted as they are, braces and all; in dialog as JSON, so that a reader se
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
-from xling.config.common import TEMPLATE_DATE
-from xling.errors import StageError
-from xling.judges.cache import Answer, Cache, request_key
+from xling.judges.cache import Answer
 
 Ask = Callable[[Sequence[str]], list[Answer]]
 PromptKind = Literal["summarization", "dialog"]
@@ -237,67 +232,9 @@ def shortened(text: str, most: int | None, side: str) -> str:
     return text[-most:] if side == "left" else text[:most]
 
 
-# --- who is asked -------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def asker(
-    identity: Mapping[str, str],
-    endpoint: EndpointSettings | None,
-    folder: Path | None,
-    cache: Cache,
-    stopping: Callable[[], bool],
-    request: Request = PLAIN_REQUEST,
-    template_date: str = TEMPLATE_DATE,
-) -> Iterator[Ask]:
-    """Requests to answers, one each. `identity`: which model, for the cache; `folder`: of a local one, whose chat
-    template is told that `template_date` is today; `request`: of an endpoint."""
-    if endpoint is None:
-        assert folder is not None
-        yield _local({**identity, "template_date": template_date}, folder, cache, template_date)
-        return
-    from xling.judges.endpoint import Endpoint
-
-    key = _key(endpoint.api_key_env)
-    with Endpoint(endpoint, identity["endpoint"], key, cache, stopping, request) as client:
-        yield client.ask
-        print(f"{client.asked} requests sent to {endpoint.base_url}")
-
-
 NOT_SENDABLE = "a key is of printable ASCII characters without white space or line breaks. Set it anew."
 
 
 def sendable(key: str) -> bool:
     """Whether a key can stand in a header; what an HTTP library says of one that cannot, has the key in it."""
     return all("!" <= character <= "~" for character in key)
-
-
-def _key(name: str | None) -> str | None:
-    if name is None:
-        return None
-    key = os.environ.get(name, "")
-    if not key:
-        raise StageError(f"The environment variable {name} (judge.api_key_env) is not set where this stage runs.")
-    if not sendable(key):
-        raise StageError(f"The environment variable {name} (judge.api_key_env) holds no key: {NOT_SENDABLE}")
-    return key
-
-
-def _local(identity: Mapping[str, str], folder: Path, cache: Cache, template_date: str) -> Ask:
-    """A model that is loaded once something is not in the cache."""
-    loaded: list[Callable[[Sequence[str]], list[Answer]]] = []
-
-    def ask(prompts: Sequence[str]) -> list[Answer]:
-        keys = {prompt: request_key(identity, prompt) for prompt in prompts}
-        answers = {prompt: cache.get(key) for prompt, key in keys.items()}
-        missing = [prompt for prompt, answer in answers.items() if answer is None]
-        if missing and not loaded:
-            from xling.judges.local import load_local_judge
-
-            loaded.append(load_local_judge(folder, template_date).answers)
-        for prompt, new in zip(missing, loaded[0](missing) if missing else (), strict=True):
-            answers[prompt] = new
-            cache.put(keys[prompt], new, durable=False)
-        return [answer for prompt in prompts if (answer := answers[prompt]) is not None]
-
-    return ask

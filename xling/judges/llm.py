@@ -35,7 +35,6 @@ from xling.judges.asking import (
     PromptKind,
     Request,
     Verdict,
-    asker,
     capped,
     coin,
     compare,
@@ -441,6 +440,7 @@ def _orders(spec: LlmSpec, samples: Samples, opponent: int) -> tuple[bool, bool]
 
 def _asked(context: Context, spec: AskSpec, pairs: Sequence[Compared]) -> list[Verdict]:
     """Verdicts of all pairs, asked block after block."""
+    from xling.judges.asker import asker
     from xling.stages.blocks import blocks_of, kept_lines
 
     cache = Cache((context.cache or context.scratch) / "judges")

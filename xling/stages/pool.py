@@ -110,7 +110,7 @@ def load_engine(folder: Path, spec: PoolSpec) -> Engine:
     memory = spec.where.get("sampling_memory")
     how = Sampling(spec.n, spec.seed, spec.purpose, spec.temperature, spec.top_p, spec.max_new_tokens, memory)
     if spec.engine == "vllm":
-        from xling.models.sampling import load_vllm
+        from xling.models.vllm import load_vllm
 
         return Engine(*load_vllm(folder, how, spec.max_prompt_tokens + spec.max_new_tokens), encoder=False)
     model, tokenizer = load_policy(folder)
