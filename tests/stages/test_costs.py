@@ -24,6 +24,7 @@ from xling.planning.dag import judge_stage
 from xling.planning.judging import notes
 from xling.results.specs import located
 from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.implicit import Settings as Implicit
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 from xling.runners import local, slurm
@@ -71,6 +72,21 @@ def test_training_sampling_and_scoring(tiny_folder: Path) -> None:
         "scorings of answers": N * TASK.test_prompts, "of opponents": M * TASK.test_prompts,
         "of held-out feedback": TASK.test_prompts,
     }  # fmt: skip
+
+
+def test_a_log_ratio_is_of_two_models_with_their_heads(tiny_folder: Path) -> None:
+    own, headed = (stages(experiment(tiny_folder, rm=rm)) for rm in (Implicit(BUDGET), SameAsPolicy(BUDGET)))
+    model = parameters_of(str(tiny_folder), None)
+    assert model is not None
+    once = 2 * (model.prompt * 20 + (model.response + model.head) * 5)
+    trained, evaluated = work(own["reward"]), BUDGET.steps // BUDGET.eval_every * TASK.validation
+    assert trained.flops["training"] == 3 * BUDGET.steps * BUDGET.batch_size * once
+    assert trained.flops["reading"] == (evaluated + TASK.ratings + TASK.validation) * once  # the reference's, once
+    texts = TASK.test_prompts * (N + M + 1)
+    heads = 2 * model.head * 5 * texts
+    assert work(own["score"]).flops["reading"] == 2 * (work(headed["score"]).flops["reading"] + heads)
+    pairs = stages(experiment(tiny_folder, rm=Implicit(BUDGET, ratings="pairs")))
+    assert work(pairs["reward"]).flops["training"] == 2 * trained.flops["training"]
 
 
 def test_no_text_is_longer_than_it_may_be(tiny_folder: Path) -> None:

@@ -28,9 +28,10 @@ from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.rloo import Settings as RLOO
 from xling.planning import KINDS, memory, sharing
 from xling.planning.dag import judge_stage
-from xling.planning.memory import Net, Task, Way, moments, trained
+from xling.planning.memory import Net, Task, Way, main_memory, moments, trained
 from xling.results.specs import located
 from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.implicit import Settings as Implicit
 from xling.runners import slurm
 
 XL, QWEN = sizes_of("google/mt5-xl", None), sizes_of("Qwen/Qwen3-8B-Base", None)
@@ -206,6 +207,10 @@ def test_by_kind_of_stage(tiny_folder: Path) -> None:
     assert KINDS["reward"].needs is not None
     linear = stages(experiment(tiny_folder, rm=BagOfWords()))["reward"]
     assert KINDS["reward"].needs(linear, Gpus()) is None
+    implicit = stages(experiment(tiny_folder, rm=Implicit()))
+    assert needed(implicit["reward"]).parts["weights"] == 4 * sizes.weights  # which are their own reference
+    assert needed(implicit["score"]).parts["weights"] == 2 * needed(found["score"]).parts["weights"]
+    assert main_memory(implicit["score"]) > main_memory(found["score"])
 
 
 def test_an_optimizer_says_what_it_holds(tiny_folder: Path) -> None:

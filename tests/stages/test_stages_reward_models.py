@@ -243,6 +243,11 @@ def test_no_error_of_a_base_names_a_setting_that_was_not_typed(
     assert str(folder) in str(error.value) and "policy.checkpoint" not in str(error.value)
 
 
+def test_what_says_nothing_before_it_is_trained_is_trained(no_model: Path) -> None:
+    sentence = refusal(no_model, Implicit(training=msgspec.structs.replace(BUDGET, steps=0)))
+    assert "every response has the same reward" in sentence and "rm_backbone=likelihood_sft" in sentence
+
+
 def test_too_few_positions_are_refused_with_the_limit_that_fits(no_model: Path, checkpoints: dict[str, Path]) -> None:
     sentence = refusal(no_model, Encoder(str(checkpoints["xlm_roberta"]), max_response_tokens=156))
     assert "an xlm-roberta" not in sentence and "with 512 positions cannot read 1024 tokens of a prompt" in sentence
