@@ -13,7 +13,7 @@ from xling.compose.grid import compose_grid
 from xling.config.common import Language
 from xling.config.policies import Recorded
 from xling.experiment import experiment_from
-from xling.planning.pretrained import RATE, RATES, SAMPLING, VALUE_RATE
+from xling.planning.pretrained import IMPLICIT_RATE, RATE, RATES, SAMPLING, VALUE_RATE
 from xling.tasks.files import Settings as Files
 from xling.tasks.micro_summarization import Settings as MicroSummarization
 
@@ -90,7 +90,7 @@ def test_options_for_pretrained_models_have_the_values_that_plans_name(composer:
             assert optimizer["learning_rate"] == rate[index] and optimizer["optimizer"] == "adamw"
             assert optimizer.get("value_learning_rate", VALUE_RATE[index]) == VALUE_RATE[index]
         implicit = values(f"rm_backbone=implicit{'_pretrained' if chosen else ''}")["rm_backbone"]
-        assert implicit["training"]["learning_rate"] == RATE[index]
+        assert implicit["training"]["learning_rate"] == IMPLICIT_RATE[index]
 
 
 SWEEPS = [path for path in sorted((ROOT / "sweeps").glob("*.yaml")) if not path.stem.startswith("paper_")]

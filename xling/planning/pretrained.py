@@ -34,9 +34,10 @@ class Suited(NamedTuple):
     adapters: float
 
 
-RATE = Suited(1e-3, 1e-5, 1e-4)  # of sft, rm_backbone=same_as_policy and implicit; learning rates are AdamW's
+RATE = Suited(1e-3, 1e-5, 1e-4)  # of sft and rm_backbone=same_as_policy; learning rates are AdamW's
 RATES = {"ppo": Suited(5e-4, 1e-5, 1e-4), "rloo": Suited(5e-4, 1e-5, 1e-4), "grpo": Suited(5e-4, 1e-5, 1e-4),
          "dpo": Suited(1e-4, 1e-5, 1e-4)}  # fmt: skip
+IMPLICIT_RATE = Suited(4e-4, 1e-5, 1e-4)  # of rm_backbone=implicit
 VALUE_RATE = Suited(5e-4, 1e-5, 1e-5)  # of ppo, whose value model has no adapters
 SAMPLING = {"max_new_tokens": Suited(32, 512, 512), "temperature": Suited(0.8, 1.0, 1.0), "n": Suited(16, 64, 64)}
 OWN = ("packaged", "pretrain")
@@ -139,7 +140,8 @@ def _findings(experiment: Experiment) -> Iterator[Finding]:
             own = begins if isinstance(begins, Base) else Base(policy)
             if is_pretrained(own.model.checkpoint, own.model.revision):
                 place = Place(f"{own.setting}={own.model.checkpoint}", group, f"{rm.name}_pretrained")
-                yield from _rate(place, f"{group}.training", rm.training, RATE, rm.tuning != "full")
+                suited = IMPLICIT_RATE if isinstance(rm, Implicit) else RATE
+                yield from _rate(place, f"{group}.training", rm.training, suited, rm.tuning != "full")
 
 
 def _of_policy(policy: LanguageModel, sft: Training, optimizer: Struct) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from xling.rewards import Budget, Choices, Feedback, RewardSettings, same_as_pol
 class Settings(RewardSettings, frozen=True, tag="implicit"):
     """Starts from the source's SFT policy, from the base, or from a checkpoint of its own, and is held to that."""
 
-    training: Training = Training()
+    training: Training = Training(steps=40, learning_rate=4e-4, warmup_steps=10, eval_every=20)
     tuning: Literal["full", "lora", "qlora"] = "full"
     lora: Lora = Lora()
     init: str = "sft"  # sft: the source's SFT policy; base; else a local folder or a hub id
