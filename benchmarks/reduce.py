@@ -47,7 +47,7 @@ matrix = fold_grid(Store(Path(root)), 'big', draws.add)
 findings_of(grid_entries(matrix, draws))
 """
 LIVE = """
-from xling.grid.records import read_grid
+from xling.grid.grids import read_grid
 from xling.results.live import LiveMatrix
 plan = read_grid(Store(Path(root)), 'big')
 live = LiveMatrix(Store(Path(root)), plan, width=80)

@@ -15,7 +15,7 @@ from xling.analysis.matrix.types import read_matrix
 from xling.cli import main
 from xling.compose.grid import composed_grid
 from xling.errors import ConfigError, StoreError
-from xling.grid import claim, files, host, joined
+from xling.grid import claim, files, host, joined, launches
 from xling.grid.cleanup import garbage
 from xling.grid.records import Done, read
 from xling.grid.store import Store
@@ -329,7 +329,7 @@ def test_a_store_error_names_a_file(root: Path) -> None:
 def test_a_command_that_is_refused_drops_nothing(root: Path) -> None:
     """Other cells run under its name, and may have to read what its own have read."""
     others, _ = composed_grid([*GRID, f"root={root}", "target_lang=de,en,tr"])
-    with claim.running(plan_of(others, "toy_stages")), pytest.raises(ConfigError, match="name=g is taken"):
+    with launches.running(plan_of(others, "toy_stages")), pytest.raises(ConfigError, match="name=g is taken"):
         launched(root, "keep_weights=none")
     assert len(list(root.glob("stages/*/*/weights.bin"))) == 4
     for more in ([], ["mode=force"]):

@@ -82,7 +82,7 @@ def test_a_closed_pipe_is_quiet(finished: Path, command: list[str]) -> None:
 def test_a_log_is_not_followed_for_somebody_who_has_left(finished: Path) -> None:
     """The stage's claim is this process's, so that it would run for as long as this test does."""
     from xling.grid import claim, host
-    from xling.grid.records import read_grid
+    from xling.grid.grids import read_grid
     from xling.grid.store import Store
 
     store = Store(finished / "outputs")

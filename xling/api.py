@@ -68,7 +68,7 @@ def run(*overrides: str) -> "Grid":
 
 def load(root: str | Path = "outputs", name: str | None = None) -> "Grid":
     """A grid by its root and its name; without a name the one that was planned last. ConfigError: there is none."""
-    from xling.grid.records import chosen_grid
+    from xling.grid.grids import chosen_grid
 
     store = Store(expanded(root).absolute())
     return Grid(store, chosen_grid(store, name))

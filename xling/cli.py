@@ -24,9 +24,9 @@ from xling import __version__
 from xling.console import Console, harmless, is_gone, lasting_output, print_bytes, size
 from xling.errors import ConfigError, XlingError, did_you_mean, expanded
 from xling.grid.cleanup import damaged_results, delete, garbage, garbage_lines, grid_garbage, kept
+from xling.grid.grids import chosen_grid, read_grid, stage_at
+from xling.grid.grids import grids as known_grids
 from xling.grid.host import git_sha
-from xling.grid.records import chosen_grid, read_grid, stage_at
-from xling.grid.records import grids as known_grids
 from xling.grid.status import grid_status
 from xling.grid.store import Store
 from xling.runners import GpuTime, all_jobs, gpu_time, jobs

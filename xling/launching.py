@@ -21,10 +21,10 @@ from xling.console import Console, harmless, size
 from xling.errors import ConfigError, did_you_mean, expanded, listed, shown, while_running
 from xling.experiment import Experiment, experiment_from
 from xling.folding import fold
-from xling.grid.claim import check_own, digest_of, running
 from xling.grid.estimate import Speed, in_processes, rates_from
+from xling.grid.grids import planned as planned_file
+from xling.grid.launches import check_own, digest_of, running
 from xling.grid.plan import Plan, make_plan, needs_of, replaced, too_large
-from xling.grid.records import planned as planned_file
 from xling.grid.stage import Gpus
 from xling.grid.store import Store
 from xling.grid.weights import drop_of, dropped_kinds

@@ -13,8 +13,8 @@ from synthetic import AXES, LANGUAGES, SyntheticGrid, realistic
 
 from xling import cli
 from xling.console import Console
+from xling.grid.grids import read_grid
 from xling.grid.plan import make_plan
-from xling.grid.records import read_grid
 from xling.results.live import LiveMatrix
 from xling.runners.local.display import LIVE_SECONDS, Live, print_so_far
 

@@ -19,8 +19,9 @@ from xling.console import formula_free, harmless, shown, without_secrets
 from xling.errors import ConfigError, StoreError
 from xling.grid.cleanup import delete, garbage
 from xling.grid.files import append_line
+from xling.grid.grids import read_grid
 from xling.grid.plan import make_plan
-from xling.grid.records import Sheet, read_grid
+from xling.grid.records import Sheet
 from xling.grid.store import Store
 from xling.report.files import csv_bytes
 from xling.results.plan import ENTRY_AXES

@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 
 import xling
 from xling.errors import ConfigError, StoreError
-from xling.grid import claim, files, host
+from xling.grid import claim, files, host, launches
 from xling.grid.files import Unreadable
 from xling.grid.plan import Plan, make_plan, replaced
 from xling.grid.records import Sheet
@@ -275,14 +275,14 @@ def plan_for(root: Path, *targets: str) -> Plan:
 
 def test_what_a_name_stood_for_is_said_when_cells_are_left_out(root: Path) -> None:
     assert replaced(plan_for(root, "de")) == []
-    with claim.running(plan_for(root, "de", "en")):
+    with launches.running(plan_for(root, "de", "en")):
         pass
     assert replaced(plan_for(root, "en", "de")) == replaced(plan_for(root, "de", "en", "tr")) == []
     (said,) = replaced(plan_for(root, "de", "tr"))
     assert said.startswith("g was another grid: 1 of its 2 cells are not asked for here.")
     assert said.endswith("folds them again, while its data is as it was: target_lang=de,en name=NAME")
     cells = grid(["en"], ["de"], pool={"rows": 7})
-    with claim.running(make_plan(cells, Store(root), name="g", command=["name=g", "target_lang=de"])):
+    with launches.running(make_plan(cells, Store(root), name="g", command=["name=g", "target_lang=de"])):
         pass
     (said,) = replaced(plan_for(root, "de", "en"))  # a language more, and what de is made of has changed
     assert said.startswith("g is asked for as before, and 1 of its 1 cells depend on other data, models or code than")
@@ -308,22 +308,22 @@ def test_a_launch_whose_plan_cannot_be_written_leaves_no_claim(tmp_path: Path) -
     folder.mkdir(parents=True)
     (tmp_path / "elsewhere").write_text("precious")
     (folder / "report.html").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match="is a link to"), claim.running(plan):
+    with pytest.raises(ConfigError, match="is a link to"), launches.running(plan):
         raise AssertionError("it began")
     assert not list(folder.glob("*.claim")) and (tmp_path / "elsewhere").read_text() == "precious"
 
 
 def test_who_runs_keeps_the_name_until_it_ends_dies_or_falls_silent(root: Path) -> None:
     folder, one, other = root / "grids" / "g", plan_for(root, "de", "en"), plan_for(root, "de")
-    with claim.running(one) as digest:
+    with launches.running(one) as digest:
         with (
             pytest.raises(
                 ConfigError, match=r"name=g is taken: another set of cells runs under it, on .* rm '.*claim'"
             ),
-            claim.running(other),
+            launches.running(other),
         ):
             pass
-        assert claim.stands_for(Store(root), "g", digest) and claim.digest_of(one.cells) == digest
+        assert launches.stands_for(Store(root), "g", digest) and launches.digest_of(one.cells) == digest
     assert list(folder.glob("*.claim")) == []
     dead = host.Process(host.hostname(), 4194304, f"{host.view()}.7")
     away = host.Process("elsewhere", 1, "boot.ns.7")
@@ -333,23 +333,23 @@ def test_who_runs_keeps_the_name_until_it_ends_dies_or_falls_silent(root: Path) 
         if by == away:
             with (
                 pytest.raises(ConfigError, match=r"name=g is taken: .* on elsewhere \(pid 1\)"),
-                claim.running(other),
+                launches.running(other),
             ):
                 pass
             os.utime(path, (time.time() - 300,) * 2)
-        with claim.running(other):
-            assert claim.stands_for(Store(root), "g", claim.digest_of(other.cells))
+        with launches.running(other):
+            assert launches.stands_for(Store(root), "g", launches.digest_of(other.cells))
     with pytest.raises(StoreError, match=r"is another grid's by now, so its matrix is left as it is"):
-        claim.check_own(Store(root), "g", digest)
+        launches.check_own(Store(root), "g", digest)
 
 
 @pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_launch_that_is_told_to_end_while_it_folds_gives_its_name_back(root: Path, number: int) -> None:
     script = (
-        "import time; from noop_stages import grid; from xling.grid import claim; from xling.grid.plan import *;"
+        "import time; from noop_stages import grid; from xling.grid import launches; from xling.grid.plan import *;"
         f"from xling.grid.store import Store; plan = make_plan(grid(['en'], ['de']), Store({str(root)!r}), name='g')\n"
-        "with claim.running(plan): print('folding', flush=True); time.sleep(60)"
+        "with launches.running(plan): print('folding', flush=True); time.sleep(60)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as process:

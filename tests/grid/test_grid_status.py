@@ -20,8 +20,8 @@ from xling.analysis.matrix.types import Matrix
 from xling.errors import ConfigError
 from xling.grid import claim, host
 from xling.grid.cleanup import grid_garbage
+from xling.grid.grids import chosen_grid, grids, read_grid
 from xling.grid.plan import make_plan
-from xling.grid.records import chosen_grid, grids, read_grid
 from xling.grid.stage import Cell
 from xling.grid.status import grid_status
 from xling.grid.store import Store

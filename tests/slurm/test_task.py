@@ -9,7 +9,8 @@ import pytest
 from cluster import Cluster, wait_until
 from toy_grid import Toy
 
-from xling.grid.records import Done, read, read_grid
+from xling.grid.grids import read_grid
+from xling.grid.records import Done, read
 
 STEPS = 150  # of 0.1 s
 

@@ -19,7 +19,8 @@ from xling.errors import ConfigError
 from xling.exports import card
 from xling.exports.push import check_push, push
 from xling.grid.files import disk_error, share
-from xling.grid.records import PlannedStage, Ref, Sheet, read_grid, stage_at
+from xling.grid.grids import read_grid, stage_at
+from xling.grid.records import PlannedStage, Ref, Sheet
 from xling.grid.store import Store
 from xling.sheets.export import Filters
 

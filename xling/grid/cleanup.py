@@ -16,7 +16,8 @@ from xling.console import age, size
 from xling.errors import ConfigError, StoreError
 from xling.grid import claim, files, host
 from xling.grid.files import files_below
-from xling.grid.records import Failure, PlanFile, chosen_grid, grids, read, read_grid, read_sheet
+from xling.grid.grids import chosen_grid, grids, read_grid
+from xling.grid.records import Failure, PlanFile, read, read_sheet
 from xling.grid.store import Damaged, Listing, Store
 
 

@@ -27,9 +27,10 @@ from xling.console import SHOWN, Console, duration, size
 from xling.errors import ConfigError, did_you_mean
 from xling.grid import files
 from xling.grid.estimate import Estimate, Rates, estimate, path_lengths
+from xling.grid.grids import planned
 from xling.grid.host import code_digest, git_sha
 from xling.grid.labels import labelled, own_label
-from xling.grid.records import PLAN, AxisValue, Done, LeftOut, PlanFile, PlannedCell, PlannedStage, Ref, Sheet, planned
+from xling.grid.records import PLAN, AxisValue, Done, LeftOut, PlanFile, PlannedCell, PlannedStage, Ref, Sheet
 from xling.grid.stage import DATA, MODELS, WHERE, Cell, Gpus, Json, Kind, Memory, Stage, canonical_json
 from xling.grid.store import Listing, Status, Store
 from xling.grid.weights import drop, keepers

@@ -5,22 +5,17 @@ so that the other files of a result have the same bytes whoever made them.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from xling.console import SHOWN
-from xling.errors import ConfigError, StoreError, did_you_mean
+from xling.errors import ConfigError, StoreError
 from xling.grid import files
 from xling.grid.files import Unreadable, are_plain
 from xling.grid.host import Process
 from xling.grid.stage import Json, Stage, identity_key
 from xling.jsonfiles import decode, unsealed
-
-if TYPE_CHECKING:
-    from xling.grid.store import Store
 
 # --- Formats of the files that results folders are made of, and what is said of one that another xling wrote ---
 # A number goes up when old readers would misread the file; a field that may be missing or unknown needs none.
@@ -268,59 +263,3 @@ def _check_order(path: Path, parents: Sequence[Sequence[int]]) -> None:
     """StoreError unless each stage's parents are places before its own."""
     if any(not 0 <= parent < place for place, above in enumerate(parents) for parent in above):
         raise StoreError(f"'{path}' names parents of a stage that do not stand before it. {PLAN_AGAIN.capitalize()}.")
-
-
-def planned(store: "Store", name: str) -> PlanFile:
-    """A grid's plan.json as it stands, of whatever format; one without cells if none can be read."""
-    with suppress(OSError, msgspec.DecodeError):
-        return decode((store.grid_folder(name) / "plan.json").read_bytes(), PlanFile)
-    return PlanFile(name=name, cells=[], stages=[])
-
-
-def read_grid(store: "Store", name: str) -> PlanFile:
-    """The plan.json of a grid by its name; errors as above."""
-    return read_plan(store.grid_folder(name), PlanFile)
-
-
-def grids(store: "Store") -> list[str]:
-    """Names of the root's grids, the one planned last first."""
-    found = []
-    for path in files.matching(store.root / "grids", "*/plan.json"):
-        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # deleted meanwhile, private, or nowhere
-            found.append((path.stat().st_mtime, path.parent.name))
-    return [name for _, name in sorted(found, reverse=True)]
-
-
-def chosen_grid(store: "Store", name: str | None) -> str:
-    """The grid that is named, or the latest; ConfigError with the nearest name if there is none."""
-    known = grids(store)
-    if not known:
-        raise ConfigError(f"There is no grid in '{store.root}'. Fill one with `xling run`, or give --root PATH.")
-    if name is None:
-        return known[0]
-    if name in known:
-        return name
-    shown = ", ".join(known[:10])
-    raise ConfigError(f"There is no grid '{name}' in '{store.root}'. There are: {shown}.{did_you_mean(name, known)}")
-
-
-def stage_at(plan: PlanFile, handle: str) -> PlannedStage:
-    """A stage by its index or its label; ConfigError says what there is."""
-    if handle.isdigit() and int(handle) < len(plan.stages):
-        return plan.stages[int(handle)]
-    labels = {stage.label: stage for stage in plan.stages}
-    begun = [stage for stage in plan.stages if stage.label.startswith(f"{handle} ")]
-    same = [stage for stage in plan.stages if stage.label == handle] or begun
-    if len(same) == 1:
-        return same[0]
-    if same:
-        found = [f"{plan.stages.index(stage)} {stage.label}" for stage in same]
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        raise ConfigError(
-            f"'{handle}' is {len(found)} stages of grid {plan.name}: {', '.join(found[:SHOWN])}{more}. Give the index "
-            "or the whole label of one."
-        )
-    raise ConfigError(
-        f"'{handle}' is no stage of grid {plan.name}: give an index from 0 to {len(plan.stages) - 1}, as "
-        f"`xling status --all` shows them, or a label.{did_you_mean(handle, labels)}"
-    )

@@ -17,7 +17,8 @@ from rich.text import Text
 from xling.grid import claim, files, host
 from xling.grid.claim import Claim
 from xling.grid.files import Unreadable
-from xling.grid.records import PlanFile, PlannedStage, read_grid
+from xling.grid.grids import read_grid
+from xling.grid.records import PlanFile, PlannedStage
 from xling.grid.store import Listing, Store
 
 State = Literal["done", "running", "queued", "failed", "damaged", "unreadable", "blocked", "to do"]

@@ -18,8 +18,9 @@ from typing import Any
 
 from xling.errors import ConfigError, StoreError, did_you_mean
 from xling.grid import claim
+from xling.grid.grids import grids, read_grid
 from xling.grid.host import Process, this_process
-from xling.grid.records import PlanFile, grids, read_grid
+from xling.grid.records import PlanFile
 from xling.grid.stage import Kind
 from xling.grid.store import Store
 

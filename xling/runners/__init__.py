@@ -93,7 +93,7 @@ class Launcher(Protocol):
         """Run the plan's stages or see to it that they are. Holes that failed stages leave are no error."""
 
     def others(self, store: "Store", grid: str, cells: str) -> bool:
-        """Whether jobs are queued or running under a grid's name for another set of cells (claim.digest_of).
+        """Whether jobs are queued or running under a grid's name for another set of cells (launches.digest_of).
 
         False for a launcher whose work ends with its process: the claims of its workers are seen by everybody.
         """

@@ -41,7 +41,7 @@ from xling.analysis.statistics.draws import (
 from xling.analysis.tidy.entries import EVERY, PLACE, Draws, Entries, grid_entries
 from xling.analysis.tidy.finding import Finding, Place, Row, place_of, spread, with_ends
 from xling.errors import ConfigError, StoreError, did_you_mean
-from xling.grid.records import chosen_grid
+from xling.grid.grids import chosen_grid
 from xling.grid.store import Store
 from xling.results.items import Items, read_items, read_json
 from xling.results.plan import PlannedEntry, Results, SeedCell, planned_entries, read_plan

@@ -23,7 +23,7 @@ from xling.analysis.statistics.intervals import Estimate
 from xling.analysis.tidy.finding import Finding
 from xling.errors import ConfigError, did_you_mean, expanded
 from xling.grid.files import disk_error, write_atomically
-from xling.grid.records import chosen_grid
+from xling.grid.grids import chosen_grid
 from xling.grid.store import Store
 from xling.report.pictures import comparisons, curves, heatmaps
 from xling.report.pictures.look import (

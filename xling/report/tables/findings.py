@@ -37,7 +37,7 @@ from xling.analysis.tidy.unlabelled import unlabelled
 from xling.console import Console, formula_free, harmless, print_bytes
 from xling.errors import ConfigError, expanded
 from xling.grid.files import disk_error, sealed_json, write_atomically
-from xling.grid.records import chosen_grid
+from xling.grid.grids import chosen_grid
 from xling.grid.store import Store
 from xling.jsonfiles import unsealed
 from xling.report.tables.markdown import escaped, table_lines

@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.segment import SegmentLines
 
 from xling.console import Console, duration, harmless
+from xling.grid.grids import read_grid
 from xling.grid.plan import Plan
-from xling.grid.records import read_grid
 
 if TYPE_CHECKING:
     from xling.results.live import LiveMatrix

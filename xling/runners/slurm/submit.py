@@ -19,8 +19,8 @@ import xling
 from xling.console import harmless
 from xling.errors import ConfigError, StageError
 from xling.grid import claim, files, host
-from xling.grid.claim import digest_of
 from xling.grid.cleanup import remove_leftovers
+from xling.grid.launches import digest_of
 from xling.grid.plan import Plan, needs_of
 from xling.grid.stage import Gpus
 from xling.grid.store import Store

@@ -26,7 +26,7 @@ import xling
 from xling.console import lasting_output
 from xling.errors import StageError, XlingError
 from xling.grid import claim, files, host
-from xling.grid.claim import check_own
+from xling.grid.launches import check_own
 from xling.grid.records import Parent, Sheet, read_sheet
 from xling.grid.stage import Context, Interrupted, Kind
 from xling.grid.store import Store

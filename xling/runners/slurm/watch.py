@@ -26,7 +26,8 @@ from xling.errors import ConfigError, StageError
 from xling.grid import claim, files, host
 from xling.grid.claim import Claim
 from xling.grid.cleanup import Garbage
-from xling.grid.records import PlannedStage, read_grid, stage_at
+from xling.grid.grids import read_grid, stage_at
+from xling.grid.records import PlannedStage
 from xling.grid.status import Cluster, GridStatus, Row, count_table, grid_status, status_table
 from xling.grid.store import Store
 from xling.runners.slurm import cluster, record
