@@ -1,5 +1,6 @@
 """Analyses of a matrix by hand, on matrices with holes, and on those with nothing to say; and in a few sentences."""
 
+import dataclasses
 import itertools
 import math
 
@@ -49,12 +50,30 @@ def test_ranks_ties_and_how_sure_the_best_is():
     ranks = {(r.target_lang, r.source_lang): r.rank for r in finding.table.itertuples()}
     assert [ranks["de", s] for s in ("de", "en", "es")] == [3, 1, 2]
     assert [ranks["es", s] for s in ("de", "en")] == [1, 1]
-    assert [ranks["all", s] for s in ("de", "en", "es")] == [3, 1, 2]  # over de and en, which all sources have
+    assert [ranks["all", s] for s in ("de", "en", "es")] == [3, 1, 1]  # of cells abroad: de -1, at the mean target
+    rates = [row(finding, target_lang="all", source_lang=s)["win_rate"] for s in ("de", "en", "es")]
+    assert rates == pytest.approx([335 / 6 - 2 / 3, 335 / 6 + 1 / 3, 335 / 6 + 1 / 3])
     best = row(finding, target_lang="en", source_lang="en")
     assert best["p_best"] > 0.99 and (best["rank_low"], best["rank_high"]) == (1, 1)
     level = [row(finding, target_lang="es", source_lang=s)["p_best"] for s in ("de", "en")]
     assert sum(level) == pytest.approx(1) and level[0] == pytest.approx(0.5, abs=0.05)
     assert finding.left_out == ("toy, ppo, gold: 1 of 9 entries is a hole: es -> es (failed).",)
+
+
+def test_a_source_is_not_the_best_for_what_it_does_at_home():
+    """By the mean over all targets home's 20 points made de the best source."""
+    value = np.array([[80.0, 50.0, 51.0], [60.0, 70.0, 52.0], [61.0, 52.0, 70.0]])
+    found = source_ranking(entries_of(value, se=0.1))
+    assert row(found, target_lang="all", source_lang="de")["rank"] == 3
+    two = source_ranking(entries_of(value[:2, :2], se=0.1, sources=("de", "en"), targets=("de", "en")))
+    assert "all" not in set(two.table["target_lang"]) and "compare not all sources" in two.left_out[0]
+
+
+def test_accuracy_and_win_rate_of_the_same_judgements_are_not_compared():
+    entries = entries_of(VALUE, se=1.0, accuracy=VALUE)
+    found = accuracy_vs_win(dataclasses.replace(entries, table=entries.table.assign(pairwise=60.0)))
+    assert found.table.empty and "25 + accuracy / 2" in found.left_out[0]
+    assert len(accuracy_vs_win(entries).table)
 
 
 def test_foreign_sources_against_home():

@@ -128,10 +128,14 @@ def in_a_store(root: Path, cell: Stage) -> CellSamples:
     return SampleReader(store).cell(Ref(cell.kind, cell.key), refs)
 
 
-@pytest.mark.parametrize("rm", [Untrained("length"), BagOfWords()], ids=["length", "bag_of_words"])
+@pytest.mark.parametrize(
+    "rm",
+    [Untrained("length"), BagOfWords(), Untrained("random"), BagOfWords(permutation=1)],
+    ids=["length", "bag_of_words", "random", "permuted"],
+)
 def test_names_of_systems_decide_nothing(tmp_path: Path, rm: RewardModel) -> None:
     """Ties went to the first system by name, so that renaming moved win rates by up to 2.3 points."""
-    random, folded = np.random.default_rng(0), []
+    random, folded, shown = np.random.default_rng(0), [], []
     facts = random.integers(0, 3, (60, 5, 2)).tolist()  # many responses of one length, few of them alike
     for names in ("abcde", "edcba", "cdeab"):
         rows = [
@@ -153,9 +157,11 @@ def test_names_of_systems_decide_nothing(tmp_path: Path, rm: RewardModel) -> Non
         for number, prompt in enumerate(items["prompt"][:9]):  # and what people are shown of them
             points = [point for one in judged.each(prompt) for point in (one.points or {}).values()]
             assert np.mean(points) == pytest.approx(items["win"][number])
+        shown.append([(one.response, round(one.rewards[0] or 0, 9)) for one in map(judged.read, items["prompt"])])
     assert len(set(folded[0][0])) > 5  # not all of them level
     few = experiment(tmp_path, "en", "tr", task=task, judge="human", rm=rm, policy=Recorded(), optimizer=BestOfN(2))
     refused(few, r"optimizer\.n=2 would pick among the first 2 systems by name")
+    assert shown[0] == shown[1] == shown[2]  # on sheets one of those that tie
     for renamed in folded[1:]:
         np.testing.assert_allclose(renamed, folded[0], atol=1e-9)
 

@@ -548,6 +548,9 @@ def test_ratings_are_normalised_by_rater_before_they_are_averaged(tmp_path: Path
     assert [note[:6] for note in files.summary(z).notes() if "raters gave one rating alone" in note] == ["de: 1 "]
     assert files.several_raters(z, "de") == files.several_raters(plain, "de")
     assert [ratings for _, ratings in files.several_raters(plain, "de")] == [[1, 10], [2, 30], [3, 9]]
+    more = [*rows, *rated_by(("a", "Bob", 20.0), ("b", "Ann", 4.0))]  # again, which is no other opinion
+    again = msgspec.structs.replace(plain, path=str(jsonl(tmp_path / "again.jsonl", more)))
+    assert sorted(sorted(ratings) for _, ratings in files.several_raters(again, "de")) == [[1, 15], [3, 9], [3, 30]]
     with pytest.raises(ConfigError, match=r"lie in 0\.\.1\. Type task\.threshold"):  # z scores are on no stated scale
         files.require(msgspec.structs.replace(z, rating_scale=(0.0, 200.0)), ["de"], "pointwise")
 

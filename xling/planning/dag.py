@@ -354,6 +354,7 @@ def score(
     if people:
         elsewhere = has_source(rm) and experiment.reward_task is not None
         spec = replace(spec, recorded=True, source_langs=sources if has_source(rm) else (), elsewhere=elsewhere)
+        spec = replace(spec, by_text=rm.name == "random")
     if (reader := reader_of(rm, experiment.policy, side_of(task, rm, (lang,)))) is not None:
         if people:
             parents[recorded_role(reader)] = recorded_features(task, lang, reader)

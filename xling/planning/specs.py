@@ -400,7 +400,8 @@ def reward(
     parents: dict[str, Stage] = {}
     if crossfitted:
         assert isinstance(task, HasFolds)  # others are refused (xling/planning/refusals.py)
-        spec = replace(spec, folds=task.folds, documents=task.documents)
+        permuted = bool(getattr(rm, "permutation", 0))
+        spec = replace(spec, folds=task.folds, documents=task.documents, by_text=permuted)
     elif (init := start_of(task, langs, policy, training, rm, seed)) is not None:
         spec, parents["init"] = replace(spec, truncation_side=side_of(task, rm, langs)), init
     for lang in langs if reader is not None else ():

@@ -1,6 +1,8 @@
 """Reads samples, prompts and verdicts of finished cells, by the references of a plan; held-out pairs of a task."""
 
+import hashlib
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -269,8 +271,15 @@ class CellSamples:
         return StoreError(f"The prompts of judge {self._judge.key[:12]} are not those of its pool and baseline.")
 
     def read(self, prompt: str) -> JudgedPrompt:
-        """A judged prompt of items.json, with its texts."""
-        return next(self.each(prompt))
+        """A judged prompt of items.json, with its texts: one response, of several that tie whichever their texts' hash
+        says, and the first of a trained policy's.
+        """
+        row, place = self._rows[prompt], self._places.get(prompt, -1)
+        if not self.items.index or len(self._answers[row]) == 1 or place < 0:
+            return next(self.each(prompt))
+        texts = decode(self._pool[place], type=Samples).responses
+        names = [hashlib.sha256(f"{prompt}\0{texts[pick]}".encode()).digest() for pick in self._answers[row]]
+        return next(itertools.islice(self.each(prompt), names.index(min(names)), None))
 
     def each(self, prompt: str) -> Iterator[JudgedPrompt]:
         """The same for every judged response: best-of-n's pick (all that tie), or all samples of a trained policy."""

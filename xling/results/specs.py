@@ -152,6 +152,7 @@ class RewardSpec(DataSpec, frozen=True, kw_only=True):
     folds: int = 0  # of cross-fitted heads, where people rated recorded systems; 0: the feedback has splits
     documents: int | UnsetType | None = UNSET  # that these learn from at most
     encoder: str = ""  # identity of a sentence encoder that these read with
+    by_text: bool = False  # of these, where labels are permuted: systems' names decide nothing
 
 
 class AlignSpec(DataSpec, frozen=True, kw_only=True):
@@ -185,6 +186,7 @@ class ScoreSpec(DataSpec, frozen=True, kw_only=True):
     encoder: str = ""  # identity of a sentence encoder
     # written by a reward model's `scoring` alone (xling/rewards), and then whatever their value
     seed: int = 0  # of the random control
+    by_text: bool = False  # as which it is hashed from recorded responses: systems' names decide nothing
     truncation_side: str = "right"  # of published models and likelihoods
     max_prompt_tokens: int = 1024  # of likelihoods
 

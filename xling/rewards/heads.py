@@ -169,10 +169,12 @@ def generator(*names: int | str) -> np.random.Generator:
 
 
 def _labels(recorded: Recorded, permutation: int, seeds: tuple[int, int]) -> Array:
-    """(rows,) ratings; for a control shuffled over all rows of the language."""
-    labels: Array = np.array([rating for _, _, _, rating in recorded.flat()])
+    """(rows,) ratings; for a control shuffled over all rows of the language, whatever the systems are called."""
+    rows = list(recorded.flat())
+    labels: Array = np.array([rating for _, _, _, rating in rows])
     if permutation:
-        return generator(*seeds, "labels", permutation, recorded.lang).permutation(labels)
+        order = sorted(range(len(rows)), key=lambda row: (rows[row][0].id, rows[row][2], rows[row][3]))
+        labels[order] = generator(*seeds, "labels", permutation, recorded.lang).permutation(labels[order])
     return labels
 
 

@@ -24,7 +24,6 @@ from xling.rewards import (
     Scoring,
 )
 from xling.rewards.consensus import chrf, cosine, scores
-from xling.rewards.heads import generator
 from xling.tasks.options import offers, task_module
 from xling.tasks.records import Prompt
 from xling.tasks.render import cue_of, has_cue
@@ -135,17 +134,14 @@ def load(context: Context, rm: Settings, request: Request) -> Scorer | FeatureSc
 
 
 def _random(request: Request) -> Scores:
-    """A number for every response that depends on nothing but its name, the same each time that it is scored."""
-    if request.recorded is not None:
-        lang, rows = request.recorded.lang, zip(request.recorded.prompts, request.recorded.systems, strict=True)
-        wrote = {prompt.id: systems for prompt, systems in rows}
-        return lambda prompts, responses: [
-            [generator(request.seed, "random", lang, p.id, system).random() for system in wrote[p.id]] for p in prompts
-        ]
+    """A number for every response that depends on nothing but its name, the same each time that it is scored.
+
+    Of recorded systems on its text: what they are called decides nothing.
+    """
 
     def score(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
         names = [f"{p.lang}/{p.id}" for p in prompts]
-        if request.numbered:
+        if request.numbered and request.recorded is None:
             sizes = zip(names, map(len, responses), strict=True)
             return [[hashed_score(request.seed, name, number) for number in range(size)] for name, size in sizes]
         texts = zip(names, responses, strict=True)

@@ -251,7 +251,7 @@ class _Seen:
     def several(self, rows: Sequence[Row]) -> list[tuple[str, list[float]]]:
         """(group, ratings) of those of a language's responses that were rated more than once."""
         rated = [self._ratings[key] for row in rows if row.kind == "rating" and (key := _answer(row)) in self._ratings]
-        return [(min(row.group for row in own), [row.rating for row in own]) for own in rated]
+        return [(min(row.group for row in own), _one_a_rater(own)) for own in rated]
 
     def by_rater(self, lang: str, rows: Sequence[Row]) -> Callable[[Row], float]:
         """A rating less the mean of its rater's in the language, over their standard deviation (n - 1); 0 without any.
@@ -279,6 +279,14 @@ class _Seen:
 
 def _rating(row: Row) -> float:
     return row.rating
+
+
+def _one_a_rater(rows: Sequence[Row]) -> list[float]:
+    """The ratings of one response; who rated it again has the mean of theirs. A row that names nobody is another's."""
+    own: dict[str, list[float]] = {}
+    for place, row in enumerate(rows):
+        own.setdefault(f"rater {row.rater}" if row.rater else f"row {place}", []).append(row.rating)
+    return [_mean(ratings) for ratings in own.values()]
 
 
 def _mean(ratings: Sequence[float]) -> float:

@@ -245,6 +245,11 @@ def _effects(panel: Entries) -> Iterator[Row | str]:
 
 # --- correlations -------------------------------------------------------------------------------------------
 
+SAME_JUDGEMENTS = (
+    "of recorded responses accuracy and win rate are made of the same people's ratings (of two systems a document and "
+    "without ties the win rate is 25 + accuracy / 2), so that they go together by construction."
+)
+
 
 def accuracy_vs_win(entries: Entries) -> Finding:
     """Kendall's tau of reward-model accuracy and win rate over the sources of a target, and its mean over targets."""
@@ -264,6 +269,9 @@ def accuracy_vs_win(entries: Entries) -> Finding:
 def _taus(panel: Entries) -> Iterator[Row | str]:
     if panel.table["accuracy"].isna().all():
         yield "its reward models have no accuracy on held-out preferences."
+        return
+    if "pairwise" in panel.table and panel.table["pairwise"].notna().any():
+        yield SAME_JUDGEMENTS
         return
     yield from panel.holes()
     values: list[float] = []

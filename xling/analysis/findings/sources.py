@@ -54,7 +54,8 @@ def source_ranking(entries: Entries) -> Finding:
         "rank: 1 is the highest win rate; win rates equal to two decimals share a rank. rank_low, rank_high: the "
         "central 95 % of its ranks over draws. p_best: share of draws in which it is the best source (ties share); "
         "no probability that it is: the top one of six equal sources has about 0.5. "
-        f"`all`: by the mean over the targets that all sources have. Draws: {entries.how}. Paper, Figure 6.",
+        "`all`: over cells abroad alone, as being at home is no merit of a source: by its effect beside the targets', "
+        f"in a least squares fit to those cells, at the mean target. Draws: {entries.how}. Paper, Figure 6.",
         compact=("source_lang", "target_lang", "rank"),
     )
 
@@ -68,11 +69,27 @@ def _ranks(panel: Entries) -> Iterator[Row | str]:
             yield f"target {target} has {len(sources)} source, nothing to rank."
         else:
             yield from _ranked(target, sources, value, draws)
-    whole = ~np.isnan(square.value).any(axis=0)  # targets that all sources have
-    if whole.sum() > 1 and len(square.sources) > 1:
-        value = square.value[:, whole].mean(axis=1)
-        errors = square.errors[:, :, whole].mean(axis=2, dtype=np.float64)
-        yield from _ranked(EVERY, square.sources, value, value + errors)
+    if len(square.targets) > 1:
+        yield from _ranked_abroad(square)
+
+
+def _ranked_abroad(square: Square) -> Iterator[Row | str]:
+    """Over all targets, from cells abroad: each source lacks another target, and targets are not equally hard."""
+    foreign = [[is_foreign(source, target) for target in square.targets] for source in square.sources]
+    s, t = np.nonzero(np.array(foreign) & ~np.isnan(square.value))
+    sources, targets = np.unique(s), np.unique(t)
+    if len(sources) < 2 or len(targets) < 2:
+        return
+    of_source, of_target = s[:, None] == sources, t[:, None] == targets
+    design = np.hstack([of_source, of_target]).astype(np.float64)
+    if np.linalg.matrix_rank(design) < design.shape[1] - 1:
+        yield "over all targets: cells abroad compare not all sources with each other, directly or through others."
+        return
+    effects = np.linalg.pinv(design)
+    taken = effects[: len(sources)] + effects[len(sources) :].mean(axis=0)  # (sources, cells): at the mean target
+    errors = square.errors[:, s, t].astype(np.float64) @ taken.T
+    value = taken @ square.value[s, t]
+    yield from _ranked(EVERY, [square.sources[one] for one in sources], value, value + errors)
 
 
 def _ranked(target: str, sources: Sequence[str], value: Floats, draws: Floats) -> Iterator[Row]:
