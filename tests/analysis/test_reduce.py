@@ -9,6 +9,7 @@ import pytest
 from synthetic import LANGUAGES, SyntheticGrid, realistic
 
 from xling.analysis.matrix.fold_grid import fold_grid
+from xling.analysis.matrix.names import heading_of, panel_names
 from xling.analysis.matrix.types import matrix_json, read_matrix
 from xling.errors import ConfigError, StoreError
 from xling.report.files import csv_bytes, reduce_grid
@@ -82,6 +83,22 @@ def test_other_swept_axes_are_columns_and_panels(tmp_path):
     lines = csv_bytes(matrix).decode().splitlines()
     assert lines[0].split(",")[7] == "rm_backbone.tuning"
     assert [line.split(",")[7] for line in lines[1:]] == ["frozen", "full"]
+
+
+def test_documents_of_a_language_are_a_panel_beside_those_of_the_summaries_own(tmp_path):
+    grid = SyntheticGrid(tmp_path)
+    for documents, wins in ((None, [1.0, 1.0]), ("en", [1.0, 0.0]), ("tr", [0.0, 0.0])):
+        grid.cell("de", "tr", wins, **{"task.document_lang": documents})
+    grid.write()
+    matrix = reduced(grid)
+    panels = [panel for block in matrix.blocks for panel in block.panels]  # a block each: opponents differ as well
+    assert [panel.axes["task.document_lang"] for panel in panels] == ["", "en", "tr"]
+    assert [panel.entries[0].win.value for panel in panels] == [100.0, 50.0, 0.0]
+    assert panel_names([panel.axes for panel in panels]) == ["none", "en", "tr"]
+    assert heading_of(panels[1].axes) == "same_as_policy, best_of_n, judge gold, policy micro, task.document_lang=en"
+    assert [line.split(",")[7] for line in csv_bytes(matrix).decode().splitlines()] == [
+        "task.document_lang", "", "en", "tr"
+    ]  # fmt: skip
 
 
 def test_nothing_of_times_hosts_or_paths_is_in_the_files(tmp_path):

@@ -94,10 +94,13 @@ def ordered(axes: Mapping[str, str] | set[str]) -> list[str]:
 
 
 def panel_names(of: Sequence[Mapping[str, str]]) -> list[str]:
-    """A short name for each of several sets of axes: the values in which they differ; `all` if there is one."""
+    """A short name for each of several sets of axes: the values in which they differ, `none` without any of them.
+
+    If there is one set, `all`.
+    """
     names = list(dict.fromkeys(axis for axes in of for axis in axes))
     differing = [name for name in names if len({axes.get(name, "") for axes in of}) > 1]
-    return ["-".join(axes[n] for n in differing if axes.get(n)) or "all" for axes in of]
+    return ["-".join(axes[n] for n in differing if axes.get(n)) or ("none" if differing else "all") for axes in of]
 
 
 def told_apart(axes: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
