@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import Browser
 
 from xling.analysis.matrix.types import Accuracy, Block, Count, Curve, Entry, Matrix, Mean, Opponent, Panel
-from xling.analysis.statistics.intervals import Difference, Estimate
+from xling.analysis.statistics.decisions import Difference
+from xling.analysis.statistics.intervals import Estimate
 from xling.analysis.tidy.finding import Finding
 from xling.grid.store import Store
 from xling.report.page.data import Document

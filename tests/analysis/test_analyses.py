@@ -30,7 +30,7 @@ from xling.analysis.findings.sources import (
     power,
     source_ranking,
 )
-from xling.analysis.statistics.intervals import prompts_needed, seeds_needed
+from xling.analysis.statistics.decisions import prompts_needed, seeds_needed
 from xling.analysis.tidy.finding import Finding
 from xling.errors import ConfigError
 

@@ -20,8 +20,9 @@ from xling.analysis.matrix.categories import kappa_sample
 from xling.analysis.matrix.column import compare
 from xling.analysis.matrix.types import Entry
 from xling.analysis.statistics.bootstrap import POINTS, SHARE, difference, draw, resample
+from xling.analysis.statistics.decisions import judged
 from xling.analysis.statistics.draws import centred, errors_of, kendall, pair_signs, pearson, with_tails
-from xling.analysis.statistics.intervals import Estimate, fold, judged, on_these_prompts, within
+from xling.analysis.statistics.intervals import Estimate, fold, on_these_prompts, within
 from xling.results.items import Heldout
 
 TIMES, DRAWS, NOISE = 60, 300, 1.0

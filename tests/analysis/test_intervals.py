@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from xling.analysis.statistics.bootstrap import SHARE, difference, draw, ends_of, resample, weighted
+from xling.analysis.statistics.decisions import MOST_PROMPTS, holm, judged, prompts_needed, seeds_needed
 from xling.analysis.statistics.draws import errors_of
-from xling.analysis.statistics.intervals import MOST_PROMPTS, Estimate, fold, holm, judged, prompts_needed, seeds_needed
+from xling.analysis.statistics.intervals import Estimate, fold
 
 
 def layout(groups, datasets=None):

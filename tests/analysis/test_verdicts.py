@@ -9,7 +9,8 @@ import pytest
 from synthetic import SyntheticGrid, five, realistic
 
 from xling.analysis.matrix.verdicts import answers, best_rivals, headline, many, what_settles
-from xling.analysis.statistics.intervals import Difference, Estimate, judged, prompts_needed
+from xling.analysis.statistics.decisions import Difference, judged, prompts_needed
+from xling.analysis.statistics.intervals import Estimate
 from xling.report.tables.table import count_text, needed
 
 

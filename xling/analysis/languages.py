@@ -32,7 +32,7 @@ import pandas as pd
 from scipy.stats import ttest_ind
 
 from xling.analysis.statistics.bootstrap import SEED, Floats
-from xling.analysis.statistics.intervals import holm
+from xling.analysis.statistics.decisions import holm
 from xling.analysis.tidy.finding import Finding, is_home, some
 from xling.errors import ConfigError, install
 

@@ -18,7 +18,7 @@ from scipy.stats import t as student
 
 from xling.analysis.findings.candidates import FEWEST, Bools, Offer
 from xling.analysis.statistics.bootstrap import Floats, Ints
-from xling.analysis.statistics.intervals import ALPHA
+from xling.analysis.statistics.decisions import ALPHA
 
 ENGLISH = "en"
 NEAREST = ("typology", "states", "nn_rank")

@@ -12,7 +12,7 @@ one seed (their draws of one column, times its prompts, so that clusters of prom
 That is for these very reward models: training them once more is not in it.
 Seeds: the smallest k for which a t-test has that power (noncentral t), from the standard deviation of the difference
 between seeds and from its variance over the grid's own prompts, which no seeds narrow. One seed tells nothing about it.
-Both are the formulas by which the matrix says what would settle a difference (intervals.py).
+Both are the formulas by which the matrix says what would settle a difference (decisions.py).
 """
 
 import itertools
@@ -24,6 +24,7 @@ import numpy as np
 
 from xling.analysis.matrix.names import named
 from xling.analysis.statistics.bootstrap import Floats
+from xling.analysis.statistics.decisions import MOST_SEEDS, holm, prompts_needed, seeds_needed
 from xling.analysis.statistics.draws import (
     DIGITS,
     best_shares,
@@ -36,7 +37,7 @@ from xling.analysis.statistics.draws import (
     share_above,
     spanning,
 )
-from xling.analysis.statistics.intervals import MOST_SEEDS, holm, moderated, prompts_needed, seeds_needed
+from xling.analysis.statistics.intervals import moderated
 from xling.analysis.tidy.entries import EVERY, PLACE, Entries, Square
 from xling.analysis.tidy.finding import Finding, Place, Row, place_of, spread, with_ends
 from xling.config.common import is_foreign

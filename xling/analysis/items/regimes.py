@@ -18,7 +18,8 @@ from xling.analysis.items.scored import Column, Finished, Scored, by_panel, draw
 from xling.analysis.matrix.across import mean_of_columns, over_columns
 from xling.analysis.matrix.types import PERCENT
 from xling.analysis.statistics.bootstrap import POINTS, SHARE, Clusters, Sample, resample
-from xling.analysis.statistics.intervals import Estimate, fold, judged
+from xling.analysis.statistics.decisions import judged
+from xling.analysis.statistics.intervals import Estimate, fold
 from xling.analysis.tidy.finding import Finding, Row, columns_of, some
 from xling.grid.records import Ref
 from xling.grid.store import Store

@@ -27,7 +27,8 @@ from xling.analysis.statistics.bootstrap import (
     draw,
     resample,
 )
-from xling.analysis.statistics.intervals import Difference, Estimate, fold, judged
+from xling.analysis.statistics.decisions import Difference, judged
+from xling.analysis.statistics.intervals import Estimate, fold
 from xling.errors import StoreError
 from xling.results.items import Heldout, read_heldout, read_notes
 from xling.results.plan import PlannedEntry, Results

@@ -36,8 +36,9 @@ from xling.analysis.matrix.types import (
     Seeds,
 )
 from xling.analysis.statistics.bootstrap import POINTS, RESAMPLES, SHARE, Clusters, Floats, Sample, draw, resample
+from xling.analysis.statistics.decisions import judged
 from xling.analysis.statistics.draws import centred
-from xling.analysis.statistics.intervals import Estimate, fold, judged
+from xling.analysis.statistics.intervals import Estimate, fold
 from xling.errors import StoreError
 from xling.grid.records import Ref
 from xling.grid.stage import NO_SOURCE

@@ -38,8 +38,9 @@ from xling.analysis.statistics.bootstrap import (
     resample,
     select,
 )
+from xling.analysis.statistics.decisions import ALPHA, Difference, cautious_p, judged
 from xling.analysis.statistics.draws import worse_than_best
-from xling.analysis.statistics.intervals import ALPHA, Difference, Estimate, cautious_p, fold, judged, on_these_prompts
+from xling.analysis.statistics.intervals import Estimate, fold, on_these_prompts
 from xling.config.common import is_foreign
 from xling.errors import StoreError
 from xling.grid.stage import NO_SOURCE

@@ -41,7 +41,8 @@ from xling.analysis.matrix.types import (
 )
 from xling.analysis.matrix.verdicts import counts, verdicts
 from xling.analysis.statistics.bootstrap import Average, Clusters, Sample, draw, select
-from xling.analysis.statistics.intervals import Difference, fold, holm
+from xling.analysis.statistics.decisions import Difference, holm
+from xling.analysis.statistics.intervals import fold
 from xling.config.common import members
 from xling.console import without_secrets
 from xling.grid.stage import OTHERS

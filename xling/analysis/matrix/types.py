@@ -20,7 +20,8 @@ from typing import Annotated, Any, get_type_hints
 import msgspec
 from msgspec import Struct
 
-from xling.analysis.statistics.intervals import Difference, Estimate
+from xling.analysis.statistics.decisions import Difference
+from xling.analysis.statistics.intervals import Estimate
 from xling.config.common import is_foreign
 from xling.errors import StoreError
 from xling.grid import records

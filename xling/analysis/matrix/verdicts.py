@@ -10,7 +10,7 @@ from statistics import median
 from xling.analysis.matrix.column import belongs, panel_key
 from xling.analysis.matrix.names import varying, worded
 from xling.analysis.matrix.types import CHANCE, Arm, Control, Count, Entry, Matrix, Panel
-from xling.analysis.statistics.intervals import MOST_PROMPTS, MOST_SEEDS, Difference
+from xling.analysis.statistics.decisions import MOST_PROMPTS, MOST_SEEDS, Difference
 from xling.config.common import is_foreign
 
 _IF_SO = " with 80 % power, if they are as large as they look"

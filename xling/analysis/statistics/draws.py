@@ -33,8 +33,8 @@ import numpy.typing as npt
 from scipy.special import chdtri, ndtr, ndtri
 
 from xling.analysis.statistics.bootstrap import RESAMPLES, SEED, Bools, Floats, Sample, ends_of, select
+from xling.analysis.statistics.decisions import ALPHA
 from xling.analysis.statistics.intervals import (
-    ALPHA,
     LEVEL,
     MOST_FREEDOM,
     by_label,

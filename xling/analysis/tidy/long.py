@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from pyarrow.csv import write_csv
 
 from xling.analysis.matrix.types import MEASURES, Accuracy, Entry, Matrix, Mean, Opponent, Panel
-from xling.analysis.statistics.intervals import Difference, Estimate
+from xling.analysis.statistics.decisions import Difference
+from xling.analysis.statistics.intervals import Estimate
 from xling.console import formula_free
 from xling.results.plan import ENTRY_AXES
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from xling.analysis.matrix.names import plain
 from xling.analysis.matrix.types import CHANCE, Entry, Matrix, Panel
 from xling.analysis.statistics import draws as statistics
-from xling.analysis.statistics.intervals import Difference
+from xling.analysis.statistics.decisions import Difference
 from xling.report.pictures.look import (
     GREY,
     Drawing,

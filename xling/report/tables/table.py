@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from xling.analysis.matrix.types import Count, Entry, Matrix, Panel, Scale
-from xling.analysis.statistics.intervals import MOST_PROMPTS, MOST_SEEDS, Difference, Estimate
+from xling.analysis.statistics.decisions import MOST_PROMPTS, MOST_SEEDS, Difference
+from xling.analysis.statistics.intervals import Estimate
 
 HOME, BEST, TIED, SETTLED, UNKNOWN = "◆", "▲", "△", "*", "†"
 
