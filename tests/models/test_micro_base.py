@@ -1,5 +1,6 @@
 """The recipe that makes the base: tokenizer, packing, loss, pretraining; and the record that goes with the weights."""
 
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ from xling.tasks import micro_summarization as world
 from xling.tasks.micro.words import LANGUAGES
 from xling.tasks.micro.writing import pretraining_texts
 from xling.tasks.micro_summarization import Settings as MicroSummarization
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import alignment
 
 SMALL = Recipe(
     vocab_size=600,
@@ -193,6 +197,16 @@ def test_it_reads_and_writes_all_six_languages(base: tuple[Any, Any]) -> None:
 def test_it_copies_facts_from_the_document(record: dict[str, Any], base: tuple[Any, Any]) -> None:
     """Without this nothing here means anything: an attentionless model has hardly any value right."""
     assert attribution(*base) > record["attribution"] - 0.05
+
+
+@packaged
+def test_retrieval_tells_aligned_states_from_others(base: tuple[Any, Any]) -> None:
+    """docs/results.md: documents lie together in the middle layers, and the state of eos knows nothing of its text."""
+    pairs = alignment.retrieval(*base, "documents", 64)
+    middle, last = pairs["mean"]["de", "vi"][2], pairs["last"]["de", "vi"][-1]
+    assert middle > 85 and last < 10
+    states = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    assert alignment.found(states, states + 3) == 100 and alignment.found(states, states.flip(0)) == 0
 
 
 def test_copying_any_fact_of_the_document_is_attributed(monkeypatch: pytest.MonkeyPatch) -> None:
