@@ -129,13 +129,17 @@ def test_while_the_controller_is_away_nothing_is_taken_for_dead(cluster: Cluster
     ref = submit(cluster, "sleep 60")
     cluster.wait_for(ref.id, "RUNNING")
     cluster.wait_until_saved()
+    if cluster.accounting:
+        wait_until(lambda: cluster.run("sacct", "-nX", "-s", "RUNNING", "-j", ref.id), "accounting has heard of it", 60)
     cluster.kill("slurmctld")
+    fresh = JobRef("7001", NAME, time.time())  # accounting has not heard of it yet
     begin = time.monotonic()
-    found = slurm.states([ref], {f"{ref.id}_0"})
+    found = slurm.states([ref, fresh], {f"{ref.id}_0", "7001_0"})
     assert time.monotonic() - begin < 2 * slurm.SECONDS + 5
     if cluster.accounting:
         assert found is not None
-        assert found[f"{ref.id}_0"].alive and found[f"{ref.id}_0"].reason == "ControllerAway"
+        assert (found[f"{ref.id}_0"].state, found["7001_0"].state) == ("RUNNING", "UNKNOWN")
+        assert {(now.alive, now.reason) for now in found.values()} == {(True, "ControllerAway")}
     else:
         assert found is None
     with pytest.raises(slurm.Unreachable, match="controller does not answer"):

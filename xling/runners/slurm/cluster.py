@@ -65,6 +65,7 @@ NEVER = "DependencyNeverSatisfied"  # of a job that SLURM has cancelled, or will
 
 GONE = JobState("GONE", alive=False, cause="SLURM has forgotten it")
 ELSEWHERE = JobState("UNKNOWN", alive=True, reason="OtherCluster")
+UNTOLD = JobState("UNKNOWN", alive=True, reason="ControllerAway")  # accounting hears of a job some seconds late
 LOST = JobState("GONE", alive=False, cause="SLURM lost it: its controller was killed before the job was saved")
 
 
@@ -288,8 +289,9 @@ def states(refs: Sequence[JobRef], tasks: Collection[str] | None = None) -> dict
     """How the tasks of arrays stand, by id ("123_4"). None: the cluster does not answer, so all may be alive.
 
     One squeue for all. sacct (or the job-completion log) is asked beside it only for tasks that squeue knows no
-    more, or that were cancelled, by whom. `tasks`: those that matter; of them, who is unknown everywhere is GONE.
-    Without `tasks`, the history of all is asked for, and a task that is not in the answer is GONE.
+    more, or that were cancelled, by whom. `tasks`: those that matter; of them, who is unknown everywhere is GONE, but
+    alive while only accounting answers. Without `tasks`, the history of all is asked for, and a task that is not in the
+    answer is GONE.
     """
     if not refs:
         return {}
@@ -302,9 +304,9 @@ def states(refs: Sequence[JobRef], tasks: Collection[str] | None = None) -> dict
     by_whom = {id_ for id_, row in now.items() if row.word == "CANCELLED" and row.reason != NEVER}
     open_ |= by_whom if tasks is None else by_whom & set(tasks)
     before = _history({task.partition("_")[0] for task in open_}, by_id) if open_ else {}
-    if rows is None:
-        return None if before is None else {id_: _last_seen(row) for id_, row in before.items()}
-    found = {id_: _ended(row) for id_, row in (before or {}).items()}
+    if rows is None and before is None:
+        return None
+    found = {id_: _last_seen(row) if rows is None else _ended(row) for id_, row in (before or {}).items()}
     told: dict[str, JobState] = {}  # by the id of a row
     for id_, row in now.items():
         if id_ not in by_whom or found.get(id_, GONE).state != "CANCELLED":
@@ -312,7 +314,8 @@ def states(refs: Sequence[JobRef], tasks: Collection[str] | None = None) -> dict
                 told[row.id] = row.state()
             found[id_] = told[row.id]
     for task in tasks or ():  # what was left of an array when it was cancelled is told by the array's id alone
-        found.setdefault(task, ELSEWHERE if task in elsewhere else found.get(task.partition("_")[0], GONE))
+        unknown = UNTOLD if rows is None else ELSEWHERE if task in elsewhere else GONE
+        found.setdefault(task, unknown if task in elsewhere else found.get(task.partition("_")[0], unknown))
     return found
 
 
