@@ -112,6 +112,17 @@ def test_every_sweep_has_cells(composer: Composer, path: Path) -> None:
     assert len(cells.cells) == expected.get(path.stem, len(cells.cells)) > 1
 
 
+def test_an_ensemble_is_a_setting_of_the_reward_model(composer: Composer) -> None:
+    """Its cells stand in a panel beside the plain ones, on the same prompts."""
+    arguments = ["source_lang=de", "target_lang=tr", "ensemble.seeds=1,3", "ensemble.also=[],[consensus]"]
+    cells = compose_grid(composer, {}, arguments, lambda task: task["languages"], pytest.fail).cells
+    names = ("rm_backbone.ensemble.seeds", "rm_backbone.ensemble.also")
+    axes = [tuple(str(cell["axes"][name]) for name in names) for cell in cells]
+    assert axes == [("1", "[]"), ("1", "[consensus]"), ("3", "[]"), ("3", "[consensus]")]
+    last = experiment_from(cells[-1]).ensemble
+    assert (last.seeds, last.also, last.combine) == (3, ("consensus",), "mean")
+
+
 def test_the_embedded_sweep_is_the_six_languages(composer: Composer) -> None:
     params = yaml.safe_load((ROOT / "sweeps" / "embedded.yaml").read_text())["hydra"]["sweeper"]["params"]
     cells = compose_grid(composer, params, ["sweeps=embedded"], lambda task: task["languages"], pytest.fail)

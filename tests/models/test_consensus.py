@@ -27,11 +27,11 @@ def test_another_sample_with_the_same_words_counts() -> None:
 
 
 def test_nothing_to_compare_with_is_zero() -> None:
-    assert agreement(["a"], ["a"], by_table) == [0.0]
     assert agreement(["a", "b"], [], by_table) == [0.0, 0.0]
+    assert agreement(["a", "b"], ["a", "b"], by_table) == [0.0, 0.0]  # whose chrF is not the same both ways
     prompts = [Prompt(name, "de", name, "text") for name in ("one", "another")]
-    score = scores({"one": ["a", "b"]}, by_table)
-    assert score(prompts, [["a", "b"], ["c", "x"]]) == [[2.0, 4.0], [0.0, 0.0]]
+    score = scores({"one": ["a", "b", "c"]}, by_table)
+    assert score(prompts, [["a", "b", "c"], ["c", "x"]]) == [[3.5, 2.5, 4.5], [0.0, 0.0]]
 
 
 def test_chrf_by_hand() -> None:

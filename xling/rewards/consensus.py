@@ -18,7 +18,7 @@ Similarity = Callable[[Sequence[str], Sequence[str]], Array]  # n and m texts ->
 
 
 def scores(others: Mapping[str, Sequence[str]], similarity: Similarity) -> Scores:
-    """Scores of responses by the samples of their prompts; 0 where a prompt has none, as held-out feedback has not.
+    """Scores of responses by the samples of their prompts; 0 where there are fewer than three, as of held-out feedback.
 
     others: the samples by prompt. Responses that begin with them are these samples, in their order.
     """
@@ -31,9 +31,12 @@ def scores(others: Mapping[str, Sequence[str]], similarity: Similarity) -> Score
 
 
 def agreement(responses: Sequence[str], samples: Sequence[str], similarity: Similarity) -> list[float]:
-    """The mean similarity of each response to the samples; of these to all but themselves."""
+    """The mean similarity of each response to the samples; of these to all but themselves.
+
+    Of two samples none agrees with more than the other does: all are 0.
+    """
     own = len(samples) if list(responses[: len(samples)]) == list(samples) else 0
-    if not responses or len(samples) < 2:
+    if not responses or len(samples) < 3:
         return [0.0] * len(responses)
     said, known = list(dict.fromkeys(responses)), list(dict.fromkeys(samples))  # many are the same
     found = similarity(said, known)

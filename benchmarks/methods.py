@@ -1,0 +1,257 @@
+"""docs/methods.md: methods against over-optimisation compared on the same samples, and the page's tables filled in.
+
+    python benchmarks/methods.py [--root FOLDER] [--workers N] [--rows implicit same_as_policy] [--parts also soft]
+    python benchmarks/methods.py --data FOLDER --rows multi_summeval     # people's ratings, a release in FOLDER
+
+What is chosen (n, tau, weights) is chosen by the source alone: by its own cell at home, on one half of the documents.
+What is reported is on the other half. Finished stages are not run again; only what is there is in a table.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from human_judgements import filled
+from scipy.stats import t as student
+
+from xling.analysis.matrix.types import PERCENT
+from xling.config.common import is_foreign
+from xling.grid.records import Ref
+from xling.grid.stage import OTHERS
+from xling.grid.store import Store
+from xling.models.ridge import half_of
+from xling.results.items import read_record
+from xling.results.plan import NO_SOURCE, Plan, Results, SeedCell, planned_entries, read_plan
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "methods.md"
+PEOPLE = ("policy=recorded", "judge=human", "source_lang=glob(*)", "target_lang=glob(*)")
+ROWS = {  # the plain method
+    "implicit": ("sweeps=implicit",),
+    "same_as_policy": ("sweeps=embedded", "rm_backbone=same_as_policy"),
+    "frozen_lm": ("sweeps=embedded", "rm_backbone=frozen_lm"),
+    "multi_summeval": ("task=multi_summeval", *PEOPLE, "rm_backbone=sentence_encoder"),
+}
+REFERENCES = {name: ("consensus", "likelihood_sft") for name in ROWS}
+PARTS = {  # a grid each; `also` has the plain method too
+    "also": ("ensemble.also=[],[consensus],[REFERENCE]", "ensemble.weight=0.5,1,2"),
+    "soft": ("optimizer=soft_best_of_n", "optimizer.tau=0.25,0.5,1"),
+    "apart": (f"source_lang={OTHERS}", "ensemble.sources=apart", "ensemble.combine=mean,min"),
+    "pooled": (f"source_lang={OTHERS}",),
+    "seeds": ("ensemble.seeds=3", "ensemble.combine=mean,min"),
+    "plain": (),
+    "pairs": ("task.feedback=pairwise",),
+    "references": (),
+}
+WORDS = {  # for those whose settings do not say it
+    "apart": "the other sources, each a reward model",
+    "pooled": "the other sources, pooled in one reward model",
+    "seeds": "seeds",
+    "pairs": "learnt from pairs",
+    "references": "alone:",
+}
+OF_PEOPLE = ("plain", "pairs", "apart", "pooled")  # parts that go with two responses a prompt
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass
+class Cell:
+    """Documents, and the percentage won of each prompt by a pick from 1 to n samples: (prompts, n)."""
+
+    groups: list[str]
+    curve: Array
+
+    def of(self, half: str) -> "Cell":
+        kept = [number for number, group in enumerate(self.groups) if half_of(group) == half]
+        return Cell([self.groups[number] for number in kept], self.curve[kept])
+
+
+@dataclass
+class Method:
+    """Cells that differ in languages alone, by source and target; kind and key of all stages that they needed."""
+
+    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    stages: set[Ref] = field(default_factory=set)
+
+
+@dataclass
+class Mean:
+    """A mean over cells, each cell's over its prompts; and what each document adds to its error."""
+
+    value: float
+    by_document: Mapping[str, float]
+
+    def minus(self, other: "Mean") -> "Mean":
+        names = {**self.by_document, **other.by_document}
+        apart = {name: self.by_document.get(name, 0.0) - other.by_document.get(name, 0.0) for name in names}
+        return Mean(self.value - other.value, apart)
+
+    def shown(self, sign: str = "") -> str:
+        """With the 95 % interval by Student's t over documents, the same ones in all languages."""
+        count = len(self.by_document)
+        error = np.sqrt(count / (count - 1) * sum(one**2 for one in self.by_document.values()))
+        wide = float(student.ppf(0.975, count - 1) * error)
+        return f"{self.value:{sign}.1f} [{self.value - wide:{sign}.1f}, {self.value + wide:{sign}.1f}]"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the grids, then write the page. Exit code 1 if a grid did not finish."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--root", type=Path, default=ROOT / "outputs", help="of all results")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--data", type=Path, help="folder of multi_summeval.jsonl.gz")
+    parser.add_argument("--rows", nargs="*", choices=ROWS, default=["implicit", "same_as_policy", "frozen_lm"])
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=[])
+    parser.add_argument("--page", type=Path, default=PAGE)
+    given = parser.parse_args(arguments)
+    where = [f"root='{given.root.absolute()}'", "tracking.mode=off", f"hydra.launcher.workers={given.workers}"]
+    failed, store, tables = 0, Store(given.root), dict[str, list[str]]()
+    for row in given.rows:
+        usual = OF_PEOPLE if row == "multi_summeval" else [p for p in PARTS if p not in ("plain", "pairs")]
+        path = (
+            [f"task.path='{(given.data / row).absolute()}.jsonl.gz'"] if given.data and row == "multi_summeval" else []
+        )
+        for part in given.parts or usual:
+            typed = [*ROWS[row], *asked(row, part), *path, *where, f"name={grid_of(row, part)}"]
+            command = [sys.executable, str(ROOT / "launch.py"), "-m", *typed]
+            failed += bool(subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode)
+        tables[row] = table(store, row)
+    given.page.write_text(filled(given.page.read_text("utf-8"), tables), "utf-8")
+    return int(bool(failed))
+
+
+def grid_of(row: str, part: str) -> str:
+    return f"methods_{row}_{part}"
+
+
+def asked(row: str, part: str) -> list[str]:
+    """The overrides of a part."""
+    if part == "references":
+        return [f"rm_backbone={','.join(REFERENCES[row])}"]
+    return [override.replace("REFERENCE", REFERENCES[row][1]) for override in PARTS[part]]
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def methods(store: Store, grid: str) -> dict[str, Method]:
+    """The finished methods of a grid by the settings that tell them apart; empty: there is no such grid."""
+    if not (store.grid_folder(grid) / "plan.json").exists():
+        return {}
+    plan = read_plan(store.grid_folder(grid))
+    results, found = Results(store, plan), defaultdict[str, Method](Method)
+    for entry in planned_entries(plan, results):
+        for cell in entry.cells:
+            if cell.status == "done":
+                own, record = found[label(entry.axes)], read_record(results.folder(cell.judge))
+                place = entry.axes["source_lang"], entry.axes["target_lang"]
+                own.cells[place] = Cell(record.items.group, PERCENT * record.curve)
+                own.stages |= needed(plan, cell)
+    return dict(found)
+
+
+def label(axes: Mapping[str, str]) -> str:
+    """`ensemble.also=[consensus] ensemble.weight=1`; of a reference its name; empty: plain."""
+    if axes["source_lang"] == NO_SOURCE:
+        return axes["rm_backbone"]
+    settings = {axis.removeprefix("rm_backbone."): value for axis, value in axes.items()}
+    told = [f"{name}={value}" for name, value in settings.items() if name.startswith("ensemble.")]
+    if axes["optimizer"] != "best_of_n":
+        told += [axes["optimizer"], *(f"{n}={v}" for n, v in settings.items() if n.startswith("optimizer."))]
+    return "" if "ensemble.also=[]" in told else " ".join(told)
+
+
+def needed(plan: Plan, cell: SeedCell) -> set[Ref]:
+    """The stages of a cell and all below it, without the judge's exact quality."""
+    place = {stage.key: number for number, stage in enumerate(plan.stages)}
+    left, seen = [place[cell.judge.key]], set[int]()
+    while left:
+        number = left.pop()
+        if number not in seen and plan.stages[number].kind != "gold":
+            seen.add(number)
+            left += plan.stages[number].parents
+    return {Ref(plan.stages[number].kind, plan.stages[number].key) for number in seen}
+
+
+def seconds(store: Store, stages: set[Ref]) -> float:
+    """CPU seconds of stages, as their records have them."""
+    found = [store.check(ref.kind, ref.key).done for ref in stages]
+    return sum(done.run.cpu_seconds for done in found if done is not None)
+
+
+# --- choosing and comparing ---------------------------------------------------------------------------------
+
+
+def chosen(variants: Mapping[str, Method], source: str, first: bool) -> tuple[str, int]:
+    """The variant and n with the most wins of one source at home, on the half for choosing; `first`: n is all."""
+    at_home = {name: own.cells[source, source].of("first").curve.mean(axis=0) for name, own in variants.items()}
+    best = {name: mean[-1] if first else mean.max() for name, mean in at_home.items()}
+    name = max(best, key=lambda one: best[one])
+    return name, len(at_home[name]) if first else int(at_home[name].argmax()) + 1
+
+
+def mean(method: Method, n: Mapping[str, int], home: bool) -> Mean | None:
+    """Over the cells at home or abroad, on the half for reporting, of a pick from n samples (of each source)."""
+    kept = [(s, cell.of("second")) for (s, t), cell in method.cells.items() if (s == t if home else is_foreign(s, t))]
+    value, by_document = 0.0, defaultdict[str, float](float)
+    for source, cell in kept:
+        column = cell.curve[:, n.get(source, cell.curve.shape[1]) - 1]
+        value += float(column.mean()) / len(kept)
+        for group, one in zip(cell.groups, column - column.mean(), strict=True):
+            by_document[group] += float(one) / (len(kept) * len(column))
+    return Mean(value, by_document) if kept else None
+
+
+def beyond(method: Method) -> str:
+    """The mean win rate abroad at its best n, minus that at all samples; and that n."""
+    kept = [cell.of("second").curve.mean(axis=0) for (s, t), cell in method.cells.items() if is_foreign(s, t)]
+    curve = np.mean(kept, axis=0)
+    return f"{curve.max() - curve[-1]:.1f} (n = {int(curve.argmax()) + 1})"
+
+
+def table(store: Store, row: str) -> list[str]:
+    """A line a method, of those that there are."""
+    found = {part: methods(store, grid_of(row, part)) for part in PARTS}
+    also = found["plain"] | found["also"]
+    if "" not in also:
+        return ["Not run."]
+    plain = also.pop("")
+    sources = sorted({source for source, _ in plain.cells})
+    fewer = {source: chosen({"": plain}, source, False)[1] for source in sources}
+    lines: list[tuple[str, Method, Mapping[str, int]]] = [("plain", plain, {}), ("n by the source", plain, fewer)]
+    families = {f"+ {name}": {k: v for k, v in also.items() if f"[{name}]" in k} for name in REFERENCES[row]}
+    for name, variants in {**families, "soft best-of-n": found["soft"]}.items():
+        for first in (True, False) if variants else ():
+            picks = {source: chosen(variants, source, first) for source in sources}
+            joint = Method({place: variants[picks[place[0]][0]].cells[place] for place in plain.cells})
+            joint.stages = next(iter(variants.values())).stages
+            words = "tau" if "soft" in name else "weight"
+            told = f"{name}, {'tau' if 'soft' in name else 'weight'}{'' if first else ' and n'} by the source"
+            lines.append((told, joint, {} if first else {source: n for source, (_, n) in picks.items()}))
+    for part, words in WORDS.items():
+        lines += [(f"{words} {name}".strip(), own, {}) for name, own in found[part].items()]
+    base, cost = mean(plain, {}, False), seconds(store, plain.stages)
+    assert base is not None
+    out = [
+        "| method | win abroad | win at home | over-optimised by | CPU | abroad minus plain |",
+        "|---|---|---|---|---:|---|",
+    ]
+    for name, own, n in lines:
+        abroad, home = mean(own, n, False), mean(own, n, True)
+        words = [name, abroad.shown() if abroad else "", home.shown() if home else "", "" if n else beyond(own)]
+        words += [f"{seconds(store, own.stages) / cost:.2f}", abroad.minus(base).shown("+") if abroad else ""]
+        out.append(f"| {' | '.join(words)} |")
+    count = len({group for cell in plain.cells.values() for group in cell.of("second").groups})
+    told = ", ".join(f"{source} {n}" for source, n in fewer.items())
+    return [*out, "", f"{len(plain.cells)} cells, {count} documents to report on. n by the source: {told}."]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
