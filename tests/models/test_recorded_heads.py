@@ -261,6 +261,14 @@ def test_the_same_document_under_two_ids_stays_in_one_fold(tmp_path: Path) -> No
     assert len(fold_of) == 20  # for 40 ids
 
 
+def test_of_fewer_documents_than_folds_each_is_a_fold(tmp_path: Path) -> None:
+    """Heads of empty folds had seen everything, twice in the mean abroad."""
+    data = load(tmp_path, planted("de", 3) + planted("tr", 3))
+    scores(tmp_path, [data["de"]], data["tr"], BagOfWords(), "few")
+    kept = json.loads((tmp_path / "few-heads" / "heads.json").read_text(encoding="utf-8"))
+    assert sorted(kept["folds"].values()) == [0, 1, 2] and len(kept["features"]) == 3
+
+
 def test_abroad_a_row_gets_the_mean_of_the_same_heads(tmp_path: Path) -> None:
     data = load(tmp_path, planted("de") + planted("tr"))
     table = scores(tmp_path, [data["de"]], data["tr"], SystemIdentity(), "de")

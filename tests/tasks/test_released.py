@@ -195,10 +195,12 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=words):
             released.languages(msgspec.structs.replace(config("multi_summeval", file), **settings))
     fine = config("multi_summeval", file)
-    with pytest.raises(ConfigError, match=r"source_lang=de has 20 documents .* 11 folds need at least 22"):
-        released.check(msgspec.structs.replace(fine, folds=11), None, ["de"], ["de"])
-    with pytest.raises(ConfigError, match=r"task.documents=9 is too few for task.folds=5.*task.documents=10"):
-        released.check(msgspec.structs.replace(fine, documents=9), None, ["de"], ["de"])
+    released.check(msgspec.structs.replace(fine, folds=50), None, ["de"], ["de"])  # of 20 documents each is a fold
+    with pytest.raises(ConfigError, match=r"source_lang=de has 2 documents .* at least 3 are needed"):
+        few = config("multi_summeval", jsonl(tmp_path / "few.jsonl", rated(["de"])[:4]))
+        released.check(few, None, ["de"], ["de"])
+    with pytest.raises(ConfigError, match=r"task.documents=3 is too few.*task.documents=4"):
+        released.check(msgspec.structs.replace(fine, documents=3, folds=2), None, ["de"], ["de"])
     file.write_bytes(b'{"lang": "de"}\n\xff\n[]\n')
     with pytest.raises(DataError, match="3 bad rows"):
         released.languages(fine)

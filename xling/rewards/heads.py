@@ -117,7 +117,8 @@ def train_heads(
     labels = np.concatenate([_labels(source, permutation, fitting.seeds) for source in sources])
     parts = [blocks_of(source, rm, features.get(source.lang), systems) for source in sources]
     blocks = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    fold_of = assign_folds(groups.tolist(), fitting.folds, *fitting.seeds)
+    folds = min(fitting.folds, len(set(groups)))
+    fold_of = assign_folds(groups.tolist(), folds, *fitting.seeds)
     fold = np.array([fold_of[group] for group in groups])
     sampled = _sample(sources, fitting)
 
@@ -136,7 +137,7 @@ def train_heads(
 
         return Fold([block[seen] for block in blocks], standardised, fitted)
 
-    found = [heads.fit(rm, training(np.flatnonzero((fold != held) & sampled))) for held in range(fitting.folds)]
+    found = [heads.fit(rm, training(np.flatnonzero((fold != held) & sampled))) for held in range(folds)]
     chosen = [name for _, name in found]
     ridge.save_all(out / "heads.npz", [head for head, _ in found])
     kept = {"langs": [source.lang for source in sources], "folds": fold_of, "systems": systems, "features": chosen}

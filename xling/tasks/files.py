@@ -196,17 +196,21 @@ def require(config: Settings, langs: Sequence[str], use: Use) -> None:
 
 
 def check_folds(task: HasFolds, lang: str, documents: int) -> None:
-    """ConfigError for so few documents of a source, there or asked for, that a head would be trained on one."""
-    needed = 2 * task.folds
+    """ConfigError for so few documents of a source, there or asked for, that a head would be trained on one.
+
+    Of fewer documents than folds each is a fold.
+    """
+    needed = 4 if task.folds == 2 else 3
     if task.documents is not None and task.documents < needed:
         raise ConfigError(
-            f"task.documents={task.documents} is too few for task.folds={task.folds}: at least two a fold. "
-            f"Type task.documents={needed}, or null for all."
+            f"task.documents={task.documents} is too few: a head learns from two at least, beside those it is kept "
+            f"from. Type task.documents={needed} or more, or null for all."
         )
     if documents < needed:
         raise ConfigError(
-            f"source_lang={lang} has {documents} documents with two rated responses; {task.folds} folds need at least "
-            f"{needed}. Leave {lang} out of source_lang or lower task.folds={task.folds}."
+            f"source_lang={lang} has {documents} documents with two rated responses; with task.folds={task.folds} at "
+            f"least {needed} are needed, so that a head learns from two beside those it is kept from. Leave {lang} out "
+            "of source_lang."
         )
 
 

@@ -73,6 +73,11 @@ def said(config: "Settings", rows: Rows, by_lang: dict[str, LanguageSummary]) ->
             f"prompts have in common (a document, a conversation), type task.columns.group={column}: splits and "
             "intervals go by it then."
         )
+    if rows.near:
+        found.append(
+            f"Groups that were joined, as a prompt of one differs from another's in one character alone: {rows.near}. "
+            "For splits, folds and intervals the two are one document."
+        )
     if codes := rows.codes_text():
         found.append(f"Languages are read by what their codes mean: {codes}.")
     if named := {name: code for name, code in rows.named_after.items() if name.partition(".")[0] != code}:
@@ -95,8 +100,7 @@ def said(config: "Settings", rows: Rows, by_lang: dict[str, LanguageSummary]) ->
         )
     if any(one.numbers for one in rows.unrated):
         found.append(rows.unrated_text(config.rating_field))
-    if note := _translations(config, rows, by_lang):
-        found.append(note)
+    found += [note for note in (_translations(config, rows, by_lang), _shared(rows, by_lang)) if note]
     return [*found, *(sentence for lang, one in by_lang.items() for sentence in _of_language(config, rows, lang, one))]
 
 
@@ -194,6 +198,20 @@ def _translations(config: "Settings", rows: Rows, langs: Collection[str]) -> str
                 f"task.columns.group={config.columns.id}: then none is scored or tested by what was trained on another."
             )
     return ""
+
+
+def _shared(rows: Rows, langs: Collection[str]) -> str:
+    """A sentence on documents that stand in several languages."""
+    groups = {lang: {row.group for row in rows.languages.get(lang, ())} for lang in langs}
+    of = Counter(group for own in groups.values() for group in own)
+    if not (n := sum(count > 1 for count in of.values())):
+        return ""
+    pairs = {(a, b): len(groups[a] & groups[b]) for a, b in combinations(sorted(groups), 2)}
+    one, other = max(pairs, key=lambda pair: pairs[pair])
+    return (
+        f"Documents that stand in several languages: {n} (most: {pairs[one, other]} in {one} and {other}). Each is in "
+        "one split and one fold in all of them: none is scored by what was trained on it in another language."
+    )
 
 
 def unread(config: "Settings", rows: Rows, splits: bool) -> list[str]:

@@ -3,7 +3,8 @@
 Bad rows are left out and named, responses that several people rated have their mean.
 
 Rows whose prompts are the same, in whatever Unicode form, case and spacing, are of one group, and so are groups that
-share one: a group's name is the least of theirs, whatever the order of rows.
+share one: a group's name is the least of theirs, whatever the order of rows. So are long prompts that one character
+tells apart.
 
     rows = read_rows([Path("ratings.csv")], Reading())
     rows.languages["de"], rows.bad, rows.again
@@ -28,7 +29,7 @@ from xling.measures.language import is_code
 from xling.tasks.defaults import share
 from xling.tasks.parsing import Parser, is_number, read_code
 from xling.tasks.records import GOOD, Offer, Split, turns_of
-from xling.tasks.repeats import Repeats
+from xling.tasks.repeats import Repeats, nearly_same
 from xling.tasks.rows import ALSO, DOCUMENTS, MISSING, Columns, Place, Reading, Row, Rows, Unrated
 from xling.tasks.tables import SPLITS, Table, is_table, open_table, told_by
 from xling.tasks.texts import Texts, blank
@@ -158,7 +159,10 @@ def _split_of(path: Path, reading: Reading) -> str:
 
 
 def _join(rows: Rows, texts: Texts) -> None:
-    """Give all rows of groups that share a prompt, directly or through others, one group: the least of their names."""
+    """Give all rows of groups that share a prompt, directly or through others, one group: the least of their names.
+
+    Prompts that one character tells apart are shared, too.
+    """
     name: dict[str, str] = {}
 
     def found(group: str) -> str:
@@ -166,13 +170,19 @@ def _join(rows: Rows, texts: Texts) -> None:
             group = name[group]
         return group
 
+    def join(left: str, right: str) -> None:
+        one, other = found(left), found(right)
+        name[max(one, other)] = min(one, other)
+
     first: dict[str, str] = {}  # a prompt, as it is matched -> the group in which it was seen first
     for own in rows.languages.values():
         for row in own:
             before = first.setdefault(texts.matched(row.prompt), row.group)
             if before != row.group:
-                one, other = found(row.group), found(before)
-                name[max(one, other)] = min(one, other)
+                join(row.group, before)
+    for one, other in nearly_same(first):
+        rows.near += found(first[one]) != found(first[other])
+        join(first[one], first[other])
     if not name:
         return
     for lang, own in rows.languages.items():

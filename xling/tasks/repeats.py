@@ -1,11 +1,14 @@
-"""Columns that name what several prompts share, and that nothing reads: perhaps the documents.
+"""Documents that several prompts share: by columns that nothing reads, and by prompts that are nearly one.
 
 Splits and intervals go by groups; where prompts of one document are taken for independent, what is tested was trained
-on and intervals are too narrow. No numbers change by this: the plan says what to type.
+on and intervals are too narrow. By columns no numbers change: the plan says what to type. Prompts that differ in one
+character alone are one document (xling/tasks/reading.py).
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 # Names of such columns; domain, year and other kinds of text are shared as well and name no document.
@@ -18,6 +21,10 @@ LONGEST = 500  # characters of a name
 MANY = 100  # prompts a value: a source that has more is no document
 STRAY = 0.05  # prompts of which it may say two things: the same question opens two conversations
 Prompt = tuple[str, str]  # (language, id)
+SHORTEST = (
+    100  # characters of a prompt that can be nearly another: one character of a short question is another question
+)
+LEAF = 16  # characters of which each is left out in turn
 
 
 class Repeats:
@@ -44,3 +51,48 @@ class Repeats:
             for name, (values, prompts) in counts.items()
             if 1 < values < prompts <= MANY * values and len(self._differ[name]) <= STRAY * prompts
         }
+
+
+# --- prompts that are nearly one ----------------------------------------------------------------------------
+
+
+def nearly_same(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """All two of these different texts that one character tells apart: another one, one more, or one less; no digit.
+
+    Texts of SHORTEST characters or more. Nothing is missed: of two such texts the first halves are equal or the last
+    ones are, and so on with what remains, down to LEAF characters.
+    """
+    kept = sorted({text for text in texts if len(text) >= SHORTEST})
+    for one, other in sorted(set(_candidates([(text, number) for number, text in enumerate(kept)]))):
+        if _one_apart(kept[one], kept[other]):
+            yield kept[one], kept[other]
+
+
+def _candidates(rests: Sequence[tuple[str, int]]) -> Iterator[tuple[int, int]]:
+    """Numbers of texts whose rests may be one apart, the lower one first."""
+    halves: dict[tuple[int, bool, str], list[tuple[str, int]]] = defaultdict(list)
+    leaves: dict[str, set[int]] = defaultdict(set)
+    for rest, number in rests:
+        size = len(rest)
+        if size <= LEAF + 1:  # one more, as the other text may be shorter
+            for place in range(size + 1):
+                leaves[rest[:place] + rest[place + 1 :]].add(number)
+        if size > LEAF:
+            for half in {size // 2, (size - 1) // 2}:  # of its own length, and of a shorter one's
+                halves[half, True, rest[:half]].append((rest[half:], number))
+                halves[half, False, rest[-half:]].append((rest[:-half], number))
+    for numbers in leaves.values():
+        yield from combinations(sorted(numbers), 2)
+    for found in halves.values():
+        if len(found) > 1:
+            yield from _candidates(found)
+
+
+def _one_apart(one: str, other: str) -> bool:
+    shorter, longer = sorted((one, other), key=len)
+    same = next((place for place, (a, b) in enumerate(zip(shorter, longer, strict=False)) if a != b), len(shorter))
+    added = len(longer) - len(shorter)
+    if added > 1:
+        return False
+    differ = longer[same] + ("" if added else shorter[same])
+    return shorter[same + 1 - added :] == longer[same + 1 :] and not any(map(str.isdigit, differ))

@@ -140,6 +140,7 @@ class Rows:
     similar: list[tuple[str, str, str]] = field(default_factory=list)  # (role, name, name): differ in case alone
     documents: dict[str, str] = field(default_factory=dict)  # file -> the column that names its documents unasked
     repeats: dict[str, tuple[str, int, int]] = field(default_factory=dict)  # column -> (file, values, prompts)
+    near: int = 0  # groups that were joined as one character tells their prompts apart
     published: list[str] = field(default_factory=list)  # what is said of files in a layout of WMT
     alone: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)  # files of prompts alone, with their columns
 
