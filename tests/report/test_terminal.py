@@ -200,12 +200,14 @@ def test_recorded_responses_show_agreement_first_and_the_floor(tmp_path):
     pairs = {"group": [f"g{i}" for i in range(40)], "correct": right.astype(float).tolist()}
     quality = np.random.default_rng(0).random((40, 2))
     notes = {"unknown_language": True, "unknown_languages": ["is"]}
+    more = {"columns": {"length": [25.0] * 40}, "notes": notes}
     for source in ("en", "is"):
-        grid.cell(source, "is", 0.25 + 0.5 * right, pairs=pairs, rho=0.4, pool=quality, baseline=quality, notes=notes)
+        grid.cell(source, "is", 0.25 + 0.5 * right, pairs=pairs, rho=0.4, pool=quality, baseline=quality, **more)
     text = shown(fold_grid(grid.write().store, grid.name), 80)
     assert text.index("Agreement with people") < text.index("Spearman") < text.index("Win rate")
     assert "worst pick" in text and "25.0" in text and "75.0" in text
     assert text.count("worst pick") == 2  # the table and its note
+    assert "length: characters" in text and "tokens" not in text  # which nobody has counted
     assert "is†" in text and "† the encoder was not made for this language" in text
 
 

@@ -13,7 +13,7 @@ response.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -279,6 +279,15 @@ def _measures() -> dict[str, Measure]:
 
 
 MEASURES = _measures()  # fields of Entry, in its order
+# The same of recorded responses, which no policy's tokenizer has counted.
+_OF_RECORDED = MEASURES | {
+    "length": replace(MEASURES["length"], title="Length, characters", unit="characters", note="characters")
+}
+
+
+def measures_of(recorded: bool) -> dict[str, Measure]:
+    """MEASURES in the units that they have where responses are recorded, or sampled."""
+    return _OF_RECORDED if recorded else MEASURES
 
 
 class Opponent(Struct, frozen=True):
@@ -481,6 +490,11 @@ class Panel(Struct, frozen=True):
     own_measures: list[OwnTitle] = []
     counts: list[Count] = []
     verdicts: list[str] = []  # which differences are settled, and how many more prompts would settle the rest
+
+    @property
+    def recorded(self) -> bool:
+        """Responses are recorded systems', which people rated."""
+        return any(entry.pairwise is not None for entry in self.entries)
 
     def at(self) -> dict[tuple[str, str], Entry]:
         """Entries by (source, target)."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.csv import write_csv
 
-from xling.analysis.matrix.types import MEASURES, Accuracy, Entry, Matrix, Mean, Opponent, Panel
+from xling.analysis.matrix.types import MEASURES, Accuracy, Entry, Matrix, Mean, Opponent, Panel, measures_of
 from xling.analysis.statistics.decisions import Difference
 from xling.analysis.statistics.intervals import Estimate
 from xling.console import formula_free
@@ -99,7 +99,7 @@ class _Rows:
     def of_panel(self, panel: Panel) -> None:
         for opponent in panel.opponents:
             self.about("baseline", panel.axes | {"source_lang": "", "target_lang": opponent.target})
-            self._measured(opponent)
+            self._measured(opponent, panel.recorded)
         self.of_entries("cell", panel.entries, panel.accuracy)
         for row, over_targets, over_sources in (
             ("mean", panel.row_means, panel.column_means),
@@ -117,7 +117,7 @@ class _Rows:
         known = {(one.source, one.target): one for one in accuracy}
         for entry in entries:
             self.about(row, entry.axes, status=entry.status, reason=entry.reason)
-            self._measured(entry)
+            self._measured(entry, entry.pairwise is not None)
             if entry.win is None:
                 self.add("win_rate", "%", np.nan)
             self.add("kl_bound", "nats", entry.kl_bound)
@@ -132,8 +132,8 @@ class _Rows:
                 self.versus("accuracy_minus_majority", right.versus_majority)
                 self.versus("accuracy_minus_length", right.versus_length)
 
-    def _measured(self, of: Entry | Opponent) -> None:
-        for name, measure in MEASURES.items():
+    def _measured(self, of: Entry | Opponent, recorded: bool) -> None:
+        for name, measure in measures_of(recorded).items():
             self.add(_NAMES[name], measure.unit, getattr(of, name, None))
         for name, own in of.own.items():
             self.add(name, "", own)

@@ -24,6 +24,7 @@ from xling.analysis.matrix.types import (
     Panel,
     Scale,
     doublings,
+    measures_of,
 )
 from xling.analysis.statistics.intervals import Estimate
 from xling.config.common import members
@@ -50,7 +51,7 @@ Rows = list[tuple[str, list[Cell]]]
 def panel_tables(block: Block, panel: Panel) -> list[Table]:
     """Everything about one panel, the result first. Recorded responses: agreement with people before win rates."""
     controls = controls_of(block, panel)
-    recorded = any(entry.pairwise is not None for entry in panel.entries)
+    recorded = panel.recorded
     tables = [
         *(people_tables(panel, controls) if recorded else []),
         win_table(panel),
@@ -410,7 +411,7 @@ def measure_table(panel: Panel, controls: Sequence[Control], name: str) -> Table
     baseline = [measure_cell(opponents.get(target), name, True) for target in panel.targets]
     if any(cell.text for cell in baseline):
         rows.append(("baseline", baseline))
-    measure = MEASURES[name]
+    measure = measures_of(panel.recorded)[name]
     tab = {"share_in_language": "language", "repetition": "repetition"}.get(name, measure.head)  # heads are shorter
     return _table(panel, name, measure.title, rows, section="maps", scale=measure.scale, tab=tab)
 
@@ -455,10 +456,11 @@ def measure_cell(of: Entry | Opponent | None, name: str, interval: bool) -> Cell
     return Cell(bound + MEASURES[name].written(value), between, "" if home else "quiet", home, estimate)
 
 
-def _beside(title: str, names: Sequence[str], rows: Rows, **more: Any) -> Table:
+def _beside(panel: Panel, title: str, names: Sequence[str], rows: Rows, **more: Any) -> Table:
     """A column a measure, and what the heads mean, of those that need it."""
-    heads = [MEASURES[name].head for name in names]
-    notes = ["; ".join(f"{MEASURES[name].head}: {note}" for name in names if (note := MEASURES[name].note))]
+    measures = measures_of(panel.recorded)
+    heads = [measures[name].head for name in names]
+    notes = ["; ".join(f"{measures[name].head}: {note}" for name in names if (note := measures[name].note))]
     return Table("beside_the_win_rates", title, columns=heads, rows=rows, notes=notes, **more)
 
 
@@ -467,7 +469,7 @@ def _over_targets(panel: Panel, names: Sequence[str]) -> Table:
     rows = [("baseline", _means(panel.opponents, names))]
     rows += [(s, _means([entry for entry in panel.entries if entry.source == s], names)) for s in panel.sources]
     title = "Beside the win rates, means over targets"
-    return _beside(title, names, rows, corner="source", breaks=frozenset({1}), kind="brief")
+    return _beside(panel, title, names, rows, corner="source", breaks=frozenset({1}), kind="brief")
 
 
 def _means(of: Sequence[Entry | Opponent], names: Sequence[str]) -> list[Cell]:
@@ -492,7 +494,7 @@ def _by_cell(panel: Panel, names: Sequence[str], interval: bool) -> Table:
         rows += [(f"{e.source} -> {target}", [measure_cell(e, name, interval) for name in names]) for e in judged]
     title = "Beside the win rates" + (", with intervals" if interval else "")
     kind = "detail" if interval else "brief"
-    return _beside(title, names, rows, corner="", breaks=frozenset(breaks - {0}), kind=kind)
+    return _beside(panel, title, names, rows, corner="", breaks=frozenset(breaks - {0}), kind=kind)
 
 
 def rates_table(panel: Panel) -> Table:
