@@ -11,7 +11,7 @@ import argparse
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ ROWS = {  # the plain method
     "frozen_lm": ("sweeps=embedded", "rm_backbone=frozen_lm"),
     "multi_summeval": ("task=multi_summeval", *PEOPLE, "rm_backbone=sentence_encoder"),
 }
-REFERENCES = {name: ("consensus", "likelihood_sft") for name in ROWS}
+REFERENCES = {name: ("consensus", "likelihood_sft") for name in ROWS} | {"multi_summeval": ("cosine", "length")}
 PARTS = {  # a grid each; `also` has the plain method too
     "also": ("ensemble.also=[],[consensus],[REFERENCE]", "ensemble.weight=0.5,1,2"),
     "soft": ("optimizer=soft_best_of_n", "optimizer.tau=0.25,0.5,1"),
@@ -56,7 +56,7 @@ WORDS = {  # for those whose settings do not say it
     "pairs": "learnt from pairs",
     "references": "alone:",
 }
-OF_PEOPLE = ("plain", "pairs", "apart", "pooled")  # parts that go with two responses a prompt
+OF_PEOPLE = ("plain", "pairs", "apart", "pooled", "references")  # parts that go with two responses a prompt
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -69,6 +69,9 @@ class Cell:
     curve: Array
 
     def of(self, half: str) -> "Cell":
+        """On the documents of a half, or on all."""
+        if half == "all":
+            return self
         kept = [number for number, group in enumerate(self.groups) if half_of(group) == half]
         return Cell([self.groups[number] for number in kept], self.curve[kept])
 
@@ -109,6 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="folder of multi_summeval.jsonl.gz")
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=["implicit", "same_as_policy", "frozen_lm"])
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=[])
+    parser.add_argument("--sources", nargs="*", default=[], help="of the embedded world, not all: de en tr")
+    parser.add_argument("--prompts", type=int, help="test prompts of the embedded world")
+    parser.add_argument("--whole", action="store_true", help="report on all documents: for methods that choose nothing")
     parser.add_argument("--page", type=Path, default=PAGE)
     given = parser.parse_args(arguments)
     where = [f"root='{given.root.absolute()}'", "tracking.mode=off", f"hydra.launcher.workers={given.workers}"]
@@ -119,10 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             [f"task.path='{(given.data / row).absolute()}.jsonl.gz'"] if given.data and row == "multi_summeval" else []
         )
         for part in given.parts or usual:
-            typed = [*ROWS[row], *asked(row, part), *path, *where, f"name={grid_of(row, part)}"]
+            typed = [*ROWS[row], *asked(row, part, given.sources), *path, *where, f"name={grid_of(row, part)}"]
+            typed += [f"task.test_prompts={given.prompts}"] if given.prompts else []
             command = [sys.executable, str(ROOT / "launch.py"), "-m", *typed]
             failed += bool(subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode)
-        tables[row] = table(store, row)
+        tables[row] = table(store, row, "all" if given.whole else "second")
     given.page.write_text(filled(given.page.read_text("utf-8"), tables), "utf-8")
     return int(bool(failed))
 
@@ -131,11 +138,16 @@ def grid_of(row: str, part: str) -> str:
     return f"methods_{row}_{part}"
 
 
-def asked(row: str, part: str) -> list[str]:
-    """The overrides of a part."""
+def asked(row: str, part: str, sources: Sequence[str]) -> list[str]:
+    """The overrides of a part, by some sources alone: ensembles are of them, and not of all others of a target."""
     if part == "references":
         return [f"rm_backbone={','.join(REFERENCES[row])}"]
-    return [override.replace("REFERENCE", REFERENCES[row][1]) for override in PARTS[part]]
+    found = [override.replace("REFERENCE", REFERENCES[row][1]) for override in PARTS[part]]
+    if not sources:
+        return found
+    joint = f"source_lang={OTHERS}" in found
+    kept = [override for override in found if not override.startswith("source_lang=")]
+    return [*kept, f"source_lang={('+' if joint else ',').join(sources)}"]
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -197,9 +209,15 @@ def chosen(variants: Mapping[str, Method], source: str, first: bool) -> tuple[st
     return name, len(at_home[name]) if first else int(at_home[name].argmax()) + 1
 
 
-def mean(method: Method, n: Mapping[str, int], home: bool) -> Mean | None:
-    """Over the cells at home or abroad, on the half for reporting, of a pick from n samples (of each source)."""
-    kept = [(s, cell.of("second")) for (s, t), cell in method.cells.items() if (s == t if home else is_foreign(s, t))]
+def mean(method: Method, n: Mapping[str, int], home: bool, half: str, targets: Collection[str] = ()) -> Mean | None:
+    """Over the cells at home or abroad, on a half of the documents, of a pick from n samples (of each source).
+
+    targets: of these alone; none: of all.
+    """
+    asked = {
+        (s, t) for s, t in method.cells if (s == t if home else is_foreign(s, t)) and (t in targets or not targets)
+    }
+    kept = [(s, cell.of(half)) for (s, t), cell in method.cells.items() if (s, t) in asked]
     value, by_document = 0.0, defaultdict[str, float](float)
     for source, cell in kept:
         column = cell.curve[:, n.get(source, cell.curve.shape[1]) - 1]
@@ -209,15 +227,15 @@ def mean(method: Method, n: Mapping[str, int], home: bool) -> Mean | None:
     return Mean(value, by_document) if kept else None
 
 
-def beyond(method: Method) -> str:
+def beyond(method: Method, half: str) -> str:
     """The mean win rate abroad at its best n, minus that at all samples; and that n."""
-    kept = [cell.of("second").curve.mean(axis=0) for (s, t), cell in method.cells.items() if is_foreign(s, t)]
+    kept = [cell.of(half).curve.mean(axis=0) for (s, t), cell in method.cells.items() if is_foreign(s, t)]
     curve = np.mean(kept, axis=0)
     return f"{curve.max() - curve[-1]:.1f} (n = {int(curve.argmax()) + 1})"
 
 
-def table(store: Store, row: str) -> list[str]:
-    """A line a method, of those that there are."""
+def table(store: Store, row: str, half: str) -> list[str]:
+    """A line a method, of those that there are, on a half of the documents."""
     found = {part: methods(store, grid_of(row, part)) for part in PARTS}
     also = found["plain"] | found["also"]
     if "" not in also:
@@ -237,18 +255,24 @@ def table(store: Store, row: str) -> list[str]:
             lines.append((told, joint, {} if first else {source: n for source, (_, n) in picks.items()}))
     for part, words in WORDS.items():
         lines += [(f"{words} {name}".strip(), own, {}) for name, own in found[part].items()]
-    base, cost = mean(plain, {}, False), seconds(store, plain.stages)
-    assert base is not None
+    cost = seconds(store, plain.stages)
+    untrained = {name: rate for name, own in found["references"].items() if (rate := mean(own, {}, False, half))}
+    rival = max(untrained, key=lambda name: untrained[name].value, default="")
     out = [
-        "| method | win abroad | win at home | over-optimised by | CPU | abroad minus plain |",
-        "|---|---|---|---|---:|---|",
+        "| method | win abroad | win at home | over-optimised by | CPU | abroad minus plain |"
+        + (f" minus {rival} |" if rival else ""),
+        "|---|---|---|---|---:|---|" + ("---|" if rival else ""),
     ]
     for name, own, n in lines:
-        abroad, home = mean(own, n, False), mean(own, n, True)
-        words = [name, abroad.shown() if abroad else "", home.shown() if home else "", "" if n else beyond(own)]
-        words += [f"{seconds(store, own.stages) / cost:.2f}", abroad.minus(base).shown("+") if abroad else ""]
+        abroad, home = mean(own, n, False, half), mean(own, n, True, half)
+        words = [name, abroad.shown() if abroad else "", home.shown() if home else "", "" if n else beyond(own, half)]
+        targets = {target for source, target in own.cells if is_foreign(source, target)}
+        base = mean(plain, {}, False, half, targets)
+        words += [f"{seconds(store, own.stages) / cost:.2f}", abroad.minus(base).shown("+") if abroad and base else ""]
+        beside = mean(found["references"][rival], {}, False, half, targets) if rival else None
+        words += [abroad.minus(beside).shown("+") if abroad and beside else ""] if rival else []
         out.append(f"| {' | '.join(words)} |")
-    count = len({group for cell in plain.cells.values() for group in cell.of("second").groups})
+    count = len({group for cell in plain.cells.values() for group in cell.of(half).groups})
     told = ", ".join(f"{source} {n}" for source, n in fewer.items())
     return [*out, "", f"{len(plain.cells)} cells, {count} documents to report on. n by the source: {told}."]
 
