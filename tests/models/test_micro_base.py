@@ -11,19 +11,24 @@ import torch
 
 from xling.jsonfiles import read_json
 from xling.models import pretrain
-from xling.models.hub import BASE_FOLDER, Recipe, corpus_digest, folder_digest, recipe_digest
+from xling.models.hub import BASE_FOLDER, Recipe, Surprise, corpus_digest, folder_digest, recipe_digest, written
 from xling.models.load import load_policy
 from xling.models.pretrain import (
+    SURPRISE,
+    Telling,
     attribution,
     build_model,
+    deeper,
     encode_text,
     endless,
+    exchanged,
     held_out_loss,
     learning_rate_scale,
     make_base,
     newline_id,
     packed_batches,
     packed_loss,
+    telling_loss,
     train_tokenizer,
 )
 from xling.tasks import micro_summarization as world
@@ -134,18 +139,73 @@ def test_make_base_writes_weights_that_match_their_record(tmp_path: Path, monkey
     monkeypatch.setattr(pretrain, "TOKENIZER_TEXTS", 200)
     monkeypatch.setattr(pretrain, "HELD_OUT_TEXTS", 120)
     steps: list[tuple[int, int]] = []
-    make_base(tmp_path, lambda done, total: steps.append((done, total)), SMALL)
+    recipe = msgspec.structs.replace(SMALL, surprise=Surprise(layers=1, steps=10))
+    make_base(tmp_path, lambda done, total: steps.append((done, total)), recipe)
     record = read_json(tmp_path / "recipe.json")
-    assert record["recipe"] == msgspec.to_builtins(SMALL)
+    assert msgspec.convert(record["recipe"], Recipe) == recipe
     assert record["corpus_digest"] == corpus_digest(0)
-    assert steps and steps[-1][1] == SMALL.steps
+    assert steps[-1] == (100, 110)
     model, tokenizer = load_policy(tmp_path)
+    assert model.config.num_hidden_layers == 3
     assert held_out_loss(model, tokenizer, SMALL) == pytest.approx(record["held_out_loss"], abs=1e-3)
     assert record["held_out_loss"] < torch.tensor(float(len(tokenizer))).log().item() - 0.5
 
 
+def test_new_layers_leave_the_model_nearly_as_it_was(batch: Any) -> None:
+    model = build_model(SMALL, SMALL.vocab_size)
+    taller = deeper(model, 2, 0)
+    assert [m.config.num_hidden_layers for m in (model, taller)] == [2, 4]
+    losses = [float(packed_loss(m, batch).detach()) for m in (model, taller)]
+    assert losses[1] == pytest.approx(losses[0], abs=0.02)
+
+
+def test_words_are_exchanged_behind_first_lines_alone(tokenizer: Any, batch: Any) -> None:
+    newline, how = newline_id(tokenizer), Surprise(noisy=1.0, rate=0.5)
+    ids, _, owners, weights = exchanged(batch, newline, how, torch.Generator().manual_seed(0))
+    other = ids != batch[0]
+    assert 0.3 < float(other[batch[3] == 1.0].float().mean()) < 0.5
+    assert set(batch[3][other].tolist()) == {1.0} and set(weights[other].tolist()) == {0.0}
+    assert torch.equal(weights[~other], batch[3][~other]) and torch.equal(owners, batch[2])
+    for end in (0, 1, 2, newline):
+        assert not (batch[0][other] == end).any() and not (ids[other] == end).any()
+    assert all(set(ids[row].tolist()) <= set(batch[0][row].tolist()) for row in range(len(ids)))
+    calm = exchanged(batch, newline, Surprise(noisy=0.0), torch.Generator().manual_seed(0))
+    assert torch.equal(calm[0], batch[0])
+
+
+def test_surprise_is_told_of_each_token_and_of_each_line(tokenizer: Any, batch: Any) -> None:
+    """By hand: -log p of every token behind the first line, cut at `most`, and at eos the mean over the last line."""
+    newline, how = newline_id(tokenizer), Surprise(weight=1.0, most=6.5)
+    telling = Telling(build_model(SMALL, SMALL.vocab_size))
+    torch.nn.init.normal_(telling.model.lm_head.weight, std=0.1)
+    noisy = exchanged(batch, newline, how, torch.Generator().manual_seed(0))
+    tokens, lines = list[float](), list[float]()
+    with torch.no_grad():
+        for row in range(len(noisy[0])):
+            for owner in range(int(noisy[2][row].max()) + 1):
+                text = noisy[0][row][noisy[2][row] == owner]
+                read = batch[3][row][noisy[2][row] == owner] == 1.0
+                hidden = telling.model.model(input_ids=text[None])[0][0]
+                says, line = telling.says(hidden), list[float]()
+                logs = telling.model.lm_head(hidden).log_softmax(-1)
+                for place in range(1, len(text)):
+                    token = int(text[place])
+                    surprise = min(float(-logs[place - 1, token]), how.most)
+                    if token == newline:
+                        line = []
+                    elif token == 2 and line:
+                        lines.append((float(says[place, 1]) - sum(line) / len(line)) ** 2)
+                    elif read[place]:
+                        tokens.append((float(says[place, 0]) - surprise / 2) ** 2)
+                        line.append(surprise)
+        expected = sum(tokens) / len(tokens) + sum(lines) / len(lines)
+        found = float(telling_loss(telling, noisy, batch, newline, how) - packed_loss(telling.model, noisy))
+    assert len(lines) > 4 and found == pytest.approx(expected, rel=1e-3)
+
+
 def test_digests_tell_recipes_and_folders_apart(tmp_path: Path) -> None:
-    assert recipe_digest(SMALL) != recipe_digest() != recipe_digest(Recipe(seed=1))
+    assert len({recipe_digest(r) for r in (SMALL, Recipe(), Recipe(seed=1), SURPRISE)}) == 4
+    assert "surprise" not in written(Recipe()) and written(SURPRISE)["surprise"]["layers"] == 2
     for name, content in (("a", "x"), ("b", "x"), ("c", "y")):
         (tmp_path / name / "sub").mkdir(parents=True)
         (tmp_path / name / "sub" / "file").write_text(content)

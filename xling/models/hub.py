@@ -166,6 +166,18 @@ LEFT_THERE = re.compile(
 BASE_FOLDER = Path(__file__).parent / "micro_base"  # the weights that ship
 
 
+class Surprise(Struct, frozen=True, forbid_unknown_fields=True):
+    """The second stage of pretraining, in which states come to tell how surprising each word was (pretrain.py)."""
+
+    layers: int = 2  # new ones, on top of those of the first stage
+    steps: int = 1_500
+    learning_rate: float = 7e-4
+    weight: float = 0.5  # of its loss beside that of the next word
+    noisy: float = 0.6  # share of texts with words exchanged
+    rate: float = 0.08  # share of their tokens
+    most: float = 8.0  # nats: a greater surprise counts as this one
+
+
 class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that determines the micro base, apart from library versions."""
 
@@ -182,6 +194,7 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     learning_rate: float = 1e-3
     lessons: int = 12_000  # texts of plain copying that come first
     seed: int = 0
+    surprise: Surprise | None = None  # None: one stage, as of the packaged base
 
 
 @lru_cache(maxsize=8)
@@ -198,7 +211,12 @@ def corpus_digest(seed: int = 0) -> str:
 def recipe_digest(recipe: Recipe | None = None) -> str:
     """sha256 of recipe and corpus."""
     recipe = recipe or Recipe()
-    return hashlib.sha256(msgspec.json.encode(recipe) + corpus_digest(recipe.seed).encode()).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(written(recipe)) + corpus_digest(recipe.seed).encode()).hexdigest()
+
+
+def written(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as it is recorded: what it does not have is not there, so that new stages leave old digests alone."""
+    return {name: value for name, value in msgspec.to_builtins(recipe).items() if value is not None}
 
 
 @lru_cache(maxsize=64)

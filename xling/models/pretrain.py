@@ -2,6 +2,7 @@
 
     make base                                    # the recipe below, some 27 CPU-minutes
     python -m xling.models.pretrain [FOLDER]     # the same; FOLDER: by default xling/models/micro_base/
+    python -m xling.models.pretrain FOLDER surprise     # with a second stage, some 10 CPU-minutes more
 
 The text is the embedded world's unlabelled corpus, whose facts none of the task's splits contains. Beside the weights
 it writes the record that a test checks them against. Llama architecture (rotary positions, RMSNorm, SwiGLU) in
@@ -20,13 +21,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from xling.jsonfiles import read_json, write_json
-from xling.models.hub import BASE_FOLDER, Recipe, corpus_digest
+from xling.models.hub import BASE_FOLDER, Recipe, Surprise, corpus_digest, written
 from xling.models.sampling import greedy
 from xling.models.text import decode_response
 from xling.models.weights import OWN_TOKENS
@@ -166,17 +166,28 @@ def packed_loss(model: LlamaForCausalLM, batch: Batch) -> Tensor:
 
     First lines state facts out of the blue: what can be learnt is in the lines that take them up again.
     """
-    ids, positions, owners, weights = batch
+    ids, _, owners, weights = batch
+    counted = weights[:, 1:] * (owners[:, 1:] == owners[:, :-1])
+    losses = _surprises(model.lm_head(_packed_states(model, batch)), ids)
+    return (losses * counted).sum() / counted.sum()
+
+
+def _packed_states(model: LlamaForCausalLM, batch: Batch) -> Tensor:
+    """(B, L, D) last hidden states; no text sees another."""
+    ids, positions, owners, _ = batch
     length = ids.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     same_text = owners[:, :, None] == owners[:, None, :]
     mask = (causal & same_text)[:, None]  # (B, 1, L, L)
-    logits = model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).logits
-    counted = weights[:, 1:] * (owners[:, 1:] == owners[:, :-1])
-    losses = torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none"
-    )
-    return (losses * counted.flatten()).sum() / counted.sum()
+    hidden: Tensor = model.model(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False)[0]
+    return hidden
+
+
+def _surprises(logits: Tensor, ids: Tensor) -> Tensor:
+    """(B, L - 1): -log p, in nats, of each token but the first."""
+    predicted, said = logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten()
+    flat = torch.nn.functional.cross_entropy(predicted, said, reduction="none")
+    return flat.view(len(ids), -1)
 
 
 def learning_rate_scale(step: int, steps: int) -> float:
@@ -189,20 +200,38 @@ def pretrain(
 ) -> LlamaForCausalLM:
     """Train the base; bfloat16 where it is safe, weights and optimizers in float32."""
     model = build_model(recipe, len(tokenizer))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     encoded = (encode_text(tokenizer, text) for text in texts)
-    for step, batch in zip(range(recipe.steps), packed_batches(encoded, newline_id(tokenizer), recipe), strict=False):
+
+    def loss(batch: Batch) -> Tensor:
+        return packed_loss(model, batch)
+
+    _descend(
+        model, packed_batches(encoded, newline_id(tokenizer), recipe), recipe.steps, recipe.learning_rate, loss, report
+    )
+    return model
+
+
+def _descend(
+    trained: torch.nn.Module,
+    batches: Iterable[Batch],
+    steps: int,
+    peak: float,
+    loss_of: Callable[[Batch], Tensor],
+    report: Any,
+) -> None:
+    """AdamW on what is trained, one step a batch; the learning rate peaks at `peak`."""
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.0)
+    for step, batch in zip(range(steps), batches, strict=False):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * learning_rate_scale(step, recipe.steps)
+            group["lr"] = peak * learning_rate_scale(step, steps)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = packed_loss(model, batch)
+            loss = loss_of(batch)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         if step % 50 == 0:
             report(step, float(loss.detach()))
-    return model
 
 
 def newline_id(tokenizer: PreTrainedTokenizerFast) -> int:
@@ -213,6 +242,98 @@ def newline_id(tokenizer: PreTrainedTokenizerFast) -> int:
 def encode_text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     """bos, the text's pieces, eos."""
     return [1, *tokenizer(text, add_special_tokens=False)["input_ids"], 2]
+
+
+# --- the second stage: states that tell how surprising a word was ------------------------------------------
+
+# The state at a word says the next one, not whether this one fitted: a head on states cannot read what the likelihood
+# knows, and what else it finds there is of one language (docs/results.md). So new layers are put on top, and beside the
+# next word two linear maps are learnt: from the state at a token to its own surprise (-log p under the model itself,
+# with no gradient through it), from the state of eos to the mean over its line. Both are thrown away. The text is that
+# of the first stage, and in some of it tokens are exchanged by chance, so that there is something to be surprised at:
+# nothing says what is true, or good, or which fact is the main one. After ELECTRA (arXiv 2003.10555), with chance in
+# place of its generator and the likelihood in place of its two classes.
+
+SURPRISE = Recipe(surprise=Surprise())
+
+
+class Telling(torch.nn.Module):
+    """A base and the two maps: what `says` first is of tokens, in units of UNIT nats, then of lines, in nats."""
+
+    UNIT = 2.0
+
+    def __init__(self, model: LlamaForCausalLM) -> None:
+        super().__init__()
+        self.model, self.says = model, torch.nn.Linear(model.config.hidden_size, 2)
+
+
+def deeper(model: LlamaForCausalLM, layers: int, seed: int) -> LlamaForCausalLM:
+    """A copy with new layers on top, which add next to nothing at first."""
+    torch.manual_seed(seed)
+    settings = model.config.to_dict() | {"num_hidden_layers": model.config.num_hidden_layers + layers}
+    settings.pop("layer_types", None)
+    taller = LlamaForCausalLM(LlamaConfig(**settings))
+    taller.load_state_dict(model.state_dict(), strict=False)
+    for layer in taller.model.layers[model.config.num_hidden_layers :]:
+        _mimetic(layer.self_attn, model.config.hidden_size)
+        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+        with torch.no_grad():
+            layer.self_attn.o_proj.weight.mul_(0.02)
+    return taller
+
+
+def exchanged(batch: Batch, newline: int, how: Surprise, chance: torch.Generator) -> Batch:
+    """The batch with some tokens exchanged for others of its row; they weigh 0. First lines, ends and marks stay."""
+    ids, positions, owners, weights = batch
+    noisy = torch.rand(len(ids), int(owners.max()) + 1, generator=chance) < how.noisy
+    chosen = noisy.gather(1, owners.clamp(min=0)) & (torch.rand(ids.shape, generator=chance) < how.rate)
+    others = ids.gather(1, torch.randint(ids.shape[1], ids.shape, generator=chance))
+    chosen &= (weights == 1.0) & (owners >= 0) & ~_ends(ids, newline) & ~_ends(others, newline) & (ids != others)
+    return torch.where(chosen, others, ids), positions, owners, weights.masked_fill(chosen, 0.0)
+
+
+def _ends(ids: Tensor, newline: int) -> Tensor:
+    """pad, bos, eos and ends of lines."""
+    return (ids <= 2) | (ids == newline)
+
+
+def telling_loss(telling: Telling, batch: Batch, clean: Batch, newline: int, how: Surprise) -> Tensor:
+    """Loss of the next word on an `exchanged` batch, and that of telling surprises, whose squares are averaged."""
+    ids, _, owners, weights = batch
+    hidden = _packed_states(telling.model, batch)
+    surprise = _surprises(telling.model.lm_head(hidden), ids)
+    inside = owners[:, 1:] == owners[:, :-1]
+    counted = weights[:, 1:] * inside
+    next_word = (surprise * counted).sum() / counted.sum()
+    told, target = telling.says(hidden[:, 1:].float()), surprise.detach().clamp(max=how.most)
+    read = inside & (clean[3][:, 1:] == 1.0)
+    tokens = read & ~_ends(ids, newline)[:, 1:]
+    line = (ids == newline).cumsum(1) + ids.shape[1] * owners
+    same = (line[:, 1:, None] == line[:, None, 1:]) & tokens[:, None, :]  # (B, L - 1, L - 1)
+    lengths = same.sum(2)
+    ends = read & (ids[:, 1:] == 2) & (lengths > 0)
+    mean = (same * target[:, None, :]).sum(2) / lengths.clamp(min=1)
+    errors = (told[..., 0] - target / Telling.UNIT)[tokens].square().mean() + (told[..., 1] - mean)[
+        ends
+    ].square().mean()
+    return next_word + how.weight * errors
+
+
+def taught_surprise(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], recipe: Recipe, report: Any
+) -> LlamaForCausalLM:
+    """The second stage: a taller model."""
+    how = recipe.surprise
+    assert how is not None
+    telling = Telling(deeper(model, how.layers, recipe.seed))
+    newline, chance = newline_id(tokenizer), torch.Generator().manual_seed(recipe.seed)
+
+    def loss(batch: Batch) -> Tensor:
+        return telling_loss(telling, exchanged(batch, newline, how, chance), batch, newline, how)
+
+    encoded = (encode_text(tokenizer, text) for text in texts)
+    _descend(telling, packed_batches(encoded, newline, recipe), how.steps, how.learning_rate, loss, report)
+    return telling.model
 
 
 # --- the run, and its record --------------------------------------------------------------------------------
@@ -257,17 +378,21 @@ def make_base(folder: Path, progress: Callable[[int, int], None], recipe: Recipe
     recipe = recipe or Recipe()
     tokenizer = train_tokenizer(pretraining_texts(recipe.seed, TOKENIZER_TEXTS), recipe.vocab_size)
     tokenizer.save_pretrained(folder)
-    start = time.monotonic()
+    start, first, second = time.monotonic(), recipe.steps, recipe.surprise.steps if recipe.surprise else 0
 
     def report(step: int, loss: float) -> None:
-        progress(step, recipe.steps)
+        progress(step, first + second)
         print(f"step {step} loss {loss:.4f} {time.monotonic() - start:.0f} s", flush=True)
 
-    model = pretrain(recipe, tokenizer, endless(recipe), report).half()
+    texts = endless(recipe)
+    model = pretrain(recipe, tokenizer, texts, report)
+    if recipe.surprise is not None:
+        model = taught_surprise(model, tokenizer, texts, recipe, lambda step, loss: report(first + step, loss))
+    model = model.half()
     model.save_pretrained(folder)
     model = model.float().eval()
     record = {
-        "recipe": msgspec.to_builtins(recipe),
+        "recipe": written(recipe),
         "corpus_digest": corpus_digest(recipe.seed),
         "held_out_loss": round(held_out_loss(model, tokenizer, recipe), 4),
         "attribution": round(attribution(model, tokenizer), 4),
@@ -278,7 +403,9 @@ def make_base(folder: Path, progress: Callable[[int, int], None], recipe: Recipe
 
 if __name__ == "__main__":
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    if sys.argv[2:] not in ([], ["surprise"]):
+        sys.exit(f"{' '.join(sys.argv[2:])}: after the folder there is nothing, or the word surprise.")
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else BASE_FOLDER
     target.mkdir(parents=True, exist_ok=True)
-    make_base(target, lambda done, total: None)
+    make_base(target, lambda done, total: None, SURPRISE if sys.argv[2:] == ["surprise"] else None)
     print(read_json(target / "recipe.json"))
