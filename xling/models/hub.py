@@ -170,7 +170,7 @@ class Surprise(Struct, frozen=True, forbid_unknown_fields=True):
     """The second stage of pretraining, in which states come to tell how surprising each word was (pretrain.py)."""
 
     layers: int = 2  # new ones, on top of those of the first stage
-    steps: int = 1_500
+    steps: int = 700
     learning_rate: float = 7e-4
     weight: float = 0.5  # of its loss beside that of the next word
     noisy: float = 0.6  # share of texts with words exchanged

@@ -2,7 +2,7 @@
 
     make base                                    # the recipe below, some 27 CPU-minutes
     python -m xling.models.pretrain [FOLDER]     # the same; FOLDER: by default xling/models/micro_base/
-    python -m xling.models.pretrain FOLDER surprise     # with a second stage, some 10 CPU-minutes more
+    python -m xling.models.pretrain FOLDER surprise     # with a second stage, some 4 CPU-minutes more
 
 The text is the embedded world's unlabelled corpus, whose facts none of the task's splits contains. Beside the weights
 it writes the record that a test checks them against. Llama architecture (rotary positions, RMSNorm, SwiGLU) in
