@@ -316,7 +316,8 @@ def telling_loss(telling: Telling, batch: Batch, clean: Batch, newline: int, how
     errors = (told[..., 0] - target / Telling.UNIT)[tokens].square().mean() + (told[..., 1] - mean)[
         ends
     ].square().mean()
-    return next_word + how.weight * errors
+    loss: Tensor = next_word + how.weight * errors
+    return loss
 
 
 def taught_surprise(
