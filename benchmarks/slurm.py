@@ -33,7 +33,7 @@ from xling.grid.plan import Plan, make_plan  # noqa: E402
 from xling.grid.store import Store  # noqa: E402
 from xling.runners import Work  # noqa: E402
 from xling.runners.slurm import cluster as slurm  # noqa: E402
-from xling.runners.slurm import record  # noqa: E402
+from xling.runners.slurm import holdings, record  # noqa: E402
 from xling.runners.slurm.dispatch import arrays_of, assign, dependencies  # noqa: E402
 from xling.runners.slurm.settings import Resources, Slurm  # noqa: E402
 from xling.runners.slurm.submit import submit  # noqa: E402
@@ -55,7 +55,7 @@ def submitted(root: Path, size: int, seconds: float = 0.0, settings: Slurm = ALO
     made = submit(plan, settings, Work("noop_stages:KINDS", "xling.folding:fold", {"mode": "off"}))
     took = time.perf_counter() - start
     start = time.perf_counter()
-    record.survey(plan.store)
+    holdings.survey(plan.store)
     look = time.perf_counter() - start
     command = [sys.executable, "-m", "xling", "status", plan.name, "--root", str(root)]
     start = time.perf_counter()

@@ -40,7 +40,7 @@ from xling.report.tables.findings import written_findings
 from xling.results import items as records
 from xling.runners.execute import Executor, Job
 from xling.runners.slurm import record
-from xling.runners.slurm.record import failed_since
+from xling.runners.slurm.holdings import failed_since
 from xling.sheets.key import CellKey, Key, Pair, Row, SheetKey, identified, key_bytes, read_key
 from xling.tracking.base import Destination, TrackingResult
 from xling.tracking.dashboard import _read

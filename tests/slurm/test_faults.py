@@ -17,7 +17,7 @@ from toy_grid import Toy
 from xling.grid.records import Parent, Sheet
 from xling.grid.store import Store
 from xling.runners.execute import Job
-from xling.runners.slurm import record
+from xling.runners.slurm import holdings, record
 from xling.runners.slurm.cluster import JobState, states
 from xling.runners.slurm.record import Array, Event, Submission, Task
 from xling.runners.slurm.settings import Resources, Slurm
@@ -386,6 +386,6 @@ def test_what_is_below_another_grids_failure_is_blocked(tmp_path: Path) -> None:
         record.note_job(folder, 0, str(7 + len(filed)))
         filed.append(record.read(folder))
     record.note_event(filed[0].folder, (0, 0), Event("stage", key=above.key, end="failed", text="no luck"))
-    record.settle(store, filed[1], {"8_0": JobState("CANCELLED", alive=False, cause="cancelled")})
+    holdings.settle(store, filed[1], {"8_0": JobState("CANCELLED", alive=False, cause="cancelled")})
     assert [(event.end, event.text) for event in filed[1].events((0, 0))] == [("blocked", "reward[de] failed")]
     assert store.failure("score", below.key) is None

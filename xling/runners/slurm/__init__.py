@@ -101,7 +101,8 @@ def others(store: "Store", grid: str, cells: str) -> bool:
     """Whether jobs of another set of cells are queued or running; of old submissions it is not known whose they are."""
     if not (store.grid_folder(grid) / "slurm").is_dir():
         return False
-    from xling.runners.slurm.record import submissions, survey
+    from xling.runners.slurm.holdings import survey
+    from xling.runners.slurm.record import submissions
 
     own, begun = ("", cells), submissions(store, grid, "submitting", "released")
     if all(filed.head.cells in own for filed in begun):

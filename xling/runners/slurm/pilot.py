@@ -26,7 +26,7 @@ from xling.runners.local.crew import Seat, crew, visible
 from xling.runners.local.display import Plain
 from xling.runners.local.runner import Loop
 from xling.runners.local.worker import Setting
-from xling.runners.slurm import record
+from xling.runners.slurm import holdings
 from xling.runners.slurm.record import Event, Filed
 from xling.runners.slurm.settings import asks_for_gpus
 
@@ -172,7 +172,7 @@ class Pilot(Loop):
     def failed_meanwhile(self, stage: Stage) -> str | None:
         """Since the submission, in whichever pilot and turn."""
         job = self._jobs.get(stage.key)
-        if job is None or not record.failed_since(self._store, job, self._filed.head.created):
+        if job is None or not holdings.failed_since(self._store, job, self._filed.head.created):
             return None
         return self._store.failure(stage.kind, stage.key)
 
@@ -206,7 +206,7 @@ class Pilot(Loop):
         for worker in [worker for worker in self._workers if worker.jobs]:
             job = worker.jobs[0]
             failure = self._store.failure(job.sheet.kind, job.key) or ""
-            if failure.startswith(record.CANCELLED) and self.failed_meanwhile(self._plan.steps[job.key].stage):
+            if failure.startswith(holdings.CANCELLED) and self.failed_meanwhile(self._plan.steps[job.key].stage):
                 self._remove(worker)
                 worker.jobs.popleft()
                 self._fail(job.key, failure)

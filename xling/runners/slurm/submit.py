@@ -26,7 +26,7 @@ from xling.grid.stage import Gpus
 from xling.grid.store import Store
 from xling.runners import HERE, Work
 from xling.runners.execute import own_paths
-from xling.runners.slurm import cluster, record, snapshot
+from xling.runners.slurm import cluster, holdings, record, snapshot
 from xling.runners.slurm.cluster import HELD, ClusterError
 from xling.runners.slurm.dispatch import (
     BLOCKS,
@@ -39,8 +39,9 @@ from xling.runners.slurm.dispatch import (
     is_held,
     pilots_of,
 )
+from xling.runners.slurm.holdings import MOVED, Held, Survey, survey
 from xling.runners.slurm.limits import Limits, check_resources, mixed_gpus
-from xling.runners.slurm.record import MOVED, Array, Event, Filed, Held, Submission, Survey, survey
+from xling.runners.slurm.record import Array, Event, Filed, Submission
 from xling.runners.slurm.script import Refused, submit_array
 from xling.runners.slurm.settings import REDUCE, Slurm, check_shared_gpus
 
@@ -227,14 +228,14 @@ def cancel_arrays(filed: Filed, queued: Mapping[str, str], living: Collection[in
 
 def _refuse_hidden(plan: Plan, found: Survey) -> None:
     """ConfigError where jobs of somebody else are at stages of the plan and cannot be seen from here."""
-    hidden = [one for stage in plan.to_run if (one := found.held.get(stage.key)) and one.state == record.HIDDEN]
+    hidden = [one for stage in plan.to_run if (one := found.held.get(stage.key)) and one.state == holdings.HIDDEN]
     if hidden:
         names = ", ".join(sorted({one.filed.head.grid for one in hidden}))
         raise ConfigError(
-            f"{len(hidden)} of the {len(plan.to_run)} stages to run have been submitted by {record.owners(hidden)} "
+            f"{len(hidden)} of the {len(plan.to_run)} stages to run have been submitted by {holdings.owners(hidden)} "
             f"(grid {names}), whose jobs this cluster does not show to you (PrivateData=jobs): whether they still run "
-            f"nobody but {record.owners(hidden)} can see. Nothing was submitted. Wait until they are done, let "
-            f"{record.owners(hidden)} type `xling status {names}`, or choose another folder with root=PATH."
+            f"nobody but {holdings.owners(hidden)} can see. Nothing was submitted. Wait until they are done, let "
+            f"{holdings.owners(hidden)} type `xling status {names}`, or choose another folder with root=PATH."
         )
 
 

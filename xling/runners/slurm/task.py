@@ -33,7 +33,7 @@ from xling.grid.store import Store
 from xling.grid.weights import drop_of
 from xling.runners import ranks
 from xling.runners.execute import Executor, Job, Report, load_catalogue, load_named, record_failure
-from xling.runners.slurm import cluster, record
+from xling.runners.slurm import cluster, holdings, record
 from xling.runners.slurm.cluster import ClusterError
 from xling.runners.slurm.record import PREEMPTED, TIME_LIMIT, Event, Filed, Place, Task
 from xling.runners.slurm.script import Refused
@@ -512,7 +512,7 @@ class Runner:
         # of a job with this stage alone, which has not ended well, nothing is shown late
         over = state is not None and state.state in DIED and len(filed.task(place)[0].stages) == 1 == len(jobs)
         if (settle or over) and state is not None:
-            record.settle(self.store, record.read(filed.folder), states, only=job)
+            holdings.settle(self.store, record.read(filed.folder), states, only=job)
         return (f"missing: {state.cause or 'its job has ended'}", over) if state else ("missing", False)
 
     @cached_property
@@ -649,7 +649,7 @@ class Runner:
         refs = [ref for number, ref in self.filed.refs.items() if number != self.place[0]]
         states = cluster.states(refs, {job for place in self.task.needs if (job := self.filed.job(place))})
         if states is not None:
-            record.settle(self.store, self.filed, states)
+            holdings.settle(self.store, self.filed, states)
         if submission.cells:
             check_own(self.store, submission.grid, submission.cells)
         fold = load_named(submission.fold)

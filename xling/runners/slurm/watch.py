@@ -30,10 +30,11 @@ from xling.grid.grids import read_grid, stage_at
 from xling.grid.records import PlannedStage
 from xling.grid.status import Cluster, GridStatus, Row, count_table, grid_status, status_table
 from xling.grid.store import Store
-from xling.runners.slurm import cluster, record
+from xling.runners.slurm import cluster, holdings, record
 from xling.runners.slurm.cluster import ClusterError
 from xling.runners.slurm.cost import cost as cost
-from xling.runners.slurm.record import Filed, Held, Survey, survey
+from xling.runners.slurm.holdings import Held, Survey, survey
+from xling.runners.slurm.record import Filed
 from xling.runners.slurm.submit import cancel_arrays, lock
 
 SLOWER, SLOWEST = 1.3, 6.0  # looks become rarer while nothing changes, up to so many times the setting
@@ -202,7 +203,7 @@ def look(store: Store, name: str) -> View:
     pilots = [one for one in found.pilots.values() if one.filed.head.grid == name]
     folding = [one for one in found.reducers.values() if one.filed.head.grid == name]
     submitted = bool(held or folding) or record.folder_of(store, name).is_dir()
-    unfolded = "" if folding else record.unfolded(store, name)
+    unfolded = "" if folding else holdings.unfolded(store, name)
     notes = [*_notes(store, found, name), *_unfit([*held.values(), *pilots])]
     if unfolded:
         notes.append(f"there is no matrix of it yet: {unfolded}. Type `xling reduce {name}`; if that took too much "
@@ -245,9 +246,9 @@ def _notes(store: Store, found: Survey, name: str) -> Iterator[str]:
         yield "the cluster does not answer. Stages shown as queued or running may have ended since."
     yield from record.unreadable(store, name, [filed.folder for filed in found.open])
     mine = [filed for filed in found.open if filed.head.grid == name]
-    hidden = [one for one in found.held.values() if one.state == record.HIDDEN and one.filed.head.grid == name]
+    hidden = [one for one in found.held.values() if one.state == holdings.HIDDEN and one.filed.head.grid == name]
     if hidden:
-        yield f"jobs of {record.owners(hidden)} are not shown to you here (PrivateData): they may have ended since."
+        yield f"jobs of {holdings.owners(hidden)} are not shown to you here (PrivateData): they may have ended since."
     if any(filed.state == "submitting" for filed in mine):
         yield "its submission has not been completed: the same command completes it."
     own = [filed for filed in mine if filed.own]
@@ -438,7 +439,7 @@ def _cancel_with_those_below(held: Held) -> None:
 
 def _cancel_in_pilot(store: Store, name: str, stage: PlannedStage, held: Held) -> str:
     job = next(job for job in held.filed.submission.stages if job.key == stage.key)
-    record.cancel_in_pilot(store, held, job)
+    holdings.cancel_in_pilot(store, held, job)
     deadline = time.monotonic() + ENDING_SECONDS
     while claim.read(store.beside(stage.kind, stage.key, ".claim")) is not None and time.monotonic() < deadline:
         time.sleep(0.5)
