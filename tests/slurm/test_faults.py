@@ -91,7 +91,7 @@ def test_slurm_refuses_half_way(toy: Toy, tmp_path: Path) -> None:
     """The cluster's table of jobs has room for three: those that have ended, which nobody sees queued, are in it."""
     toy.behaviour = counted(tmp_path)
     known = toy.cluster.run("squeue", "-h", "-r", "-t", "all", "-o", "%i").split()
-    toy.cluster.configure(MaxJobCount=len(known) + 15)
+    toy.cluster.configure(MaxJobCount=len(known) + 15, MinJobAge=3600)  # sbatch tries for two minutes: none leaves
     toy.cluster.restart()  # MaxJobCount is read at the start only
     for _ in range(12):
         toy.cluster.run("scancel", toy.cluster.sbatch("true", "--hold"))
@@ -102,7 +102,7 @@ def test_slurm_refuses_half_way(toy: Toy, tmp_path: Path) -> None:
         toy.wait()
         assert not toy.ran(tmp_path / "count")
     finally:
-        toy.cluster.configure(MaxJobCount=20000)
+        toy.cluster.configure(MaxJobCount=20000, MinJobAge=300)
         toy.cluster.restart()
     complete(toy, tmp_path)
 
