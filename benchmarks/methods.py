@@ -245,7 +245,8 @@ def table(store: Store, row: str, half: str) -> list[str]:
     fewer = {source: chosen({"": plain}, source, False)[1] for source in sources}
     lines: list[tuple[str, Method, Mapping[str, int]]] = [("plain", plain, {}), ("n by the source", plain, fewer)]
     families = {f"+ {name}": {k: v for k, v in also.items() if f"[{name}]" in k} for name in REFERENCES[row]}
-    for name, variants in {**families, "soft best-of-n": found["soft"]}.items():
+    for name, tried in {**families, "soft best-of-n": found["soft"]}.items():
+        variants = {setting: own for setting, own in tried.items() if own.cells.keys() >= plain.cells.keys()}
         for first in (True, False) if variants else ():
             picks = {source: chosen(variants, source, first) for source in sources}
             joint = Method({place: variants[picks[place[0]][0]].cells[place] for place in plain.cells})
