@@ -313,10 +313,8 @@ def telling_loss(telling: Telling, batch: Batch, clean: Batch, newline: int, how
     lengths = same.sum(2)
     ends = read & (ids[:, 1:] == 2) & (lengths > 0)
     mean = (same * target[:, None, :]).sum(2) / lengths.clamp(min=1)
-    errors = (told[..., 0] - target / Telling.UNIT)[tokens].square().mean() + (told[..., 1] - mean)[
-        ends
-    ].square().mean()
-    loss: Tensor = next_word + how.weight * errors
+    of_tokens, of_lines = (told[..., 0] - target / Telling.UNIT)[tokens], (told[..., 1] - mean)[ends]
+    loss: Tensor = next_word + how.weight * (of_tokens.square().mean() + of_lines.square().mean())
     return loss
 
 
