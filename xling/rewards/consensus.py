@@ -18,7 +18,7 @@ Similarity = Callable[[Sequence[str], Sequence[str]], Array]  # n and m texts ->
 
 
 def scores(others: Mapping[str, Sequence[str]], similarity: Similarity) -> Scores:
-    """Scores of responses by the samples of their prompts; 0 where there are fewer than three, as of held-out feedback.
+    """Scores of responses by the samples of their prompts; 0 where there are fewer than two, as of held-out feedback.
 
     others: the samples by prompt. Responses that begin with them are these samples, in their order.
     """
@@ -33,10 +33,10 @@ def scores(others: Mapping[str, Sequence[str]], similarity: Similarity) -> Score
 def agreement(responses: Sequence[str], samples: Sequence[str], similarity: Similarity) -> list[float]:
     """The mean similarity of each response to the samples; of these to all but themselves.
 
-    Of two samples none agrees with more than the other does: all are 0.
+    Of two samples the cosine is the same and chrF nearly: it goes by length then, for it counts recall more.
     """
     own = len(samples) if list(responses[: len(samples)]) == list(samples) else 0
-    if not responses or len(samples) < 3:
+    if not responses or len(samples) < 2:
         return [0.0] * len(responses)
     said, known = list(dict.fromkeys(responses)), list(dict.fromkeys(samples))  # many are the same
     found = similarity(said, known)
