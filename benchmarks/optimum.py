@@ -7,8 +7,9 @@ Policies are tiny and random, decoder-only and encoder-decoder; a reward of each
 standard deviation 1 under SFT_t. What is to be found is pi* ~ SFT_t exp(reward / beta) with a beta of 0.5, which has
 the greatest E[reward] - beta KL(pi || SFT_t). A seed decides weights, rewards and samples. All have STEPS steps and at
 most SAMPLES samples; learning rates are the best of RATES on seeds of their own. `exact` follows the gradient of the
-objective itself, which says what the policy can express in as many steps: seeds with which that stays more than REACHED
-nats away are passed over, for there the policy is the limit. Best-of-n is computed, not sampled.
+objective itself, which says what the policy can express in as many steps. Seeds are passed over with which SFT_t is not
+START nats from the optimum, or `exact` ends more than REACHED away: there the reward or the policy is the limit.
+Best-of-n is computed, not sampled.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from statistics import mean
@@ -27,6 +29,7 @@ from typing import Any
 import datasets
 import msgspec
 import torch
+import transformers
 from human_judgements import filled
 from torch import Tensor
 
@@ -38,9 +41,11 @@ from xling.models.text import Ids
 from xling.models.training import Descent
 from xling.optimizers import OPTIMIZERS, PolicyTraining, learning_rate
 from xling.optimizers.dpo import Settings as DPO
+from xling.optimizers.dpo import dpo_loss, ranked_pairs
 from xling.optimizers.grpo import Settings as GRPO
 from xling.optimizers.grpo_shao import Settings as SHAO
 from xling.optimizers.ppo import Settings as PPO
+from xling.optimizers.problem import prompts_of_step
 from xling.optimizers.rloo import Settings as RLOO
 
 PAGE = Path(__file__).parents[1] / "docs" / "optimizers.md"
@@ -48,8 +53,9 @@ KINDS = {"llama": "decoder-only", "mt5": "encoder-decoder"}
 BETA, WIDTH, TOKENS = 0.5, 32, 2
 STEPS, BATCH, K = 60, 64, 4  # updates; responses an update; responses a prompt
 SAMPLES = STEPS * BATCH
+TABLE_RATES = (1e-2, 3e-2, 1e-1)  # of a policy that is a table
 RATES, TUNING = (3e-4, 1e-3, 3e-3), 1  # learning rates, and how many seeds they are chosen on
-REACHED = 0.1  # nats
+START, REACHED = (1.2, 2.0), 0.1  # nats to the optimum: of SFT_t, and at most after the exact gradient
 LONG = 4  # times as many steps, and samples
 
 
@@ -75,7 +81,7 @@ class Known:
 
     def tilted(self, scores: Tensor) -> Tensor:
         """start exp(scores), normalised."""
-        return problems.optimum(self.start, scores, 1.0)
+        return (self.start.log() + scores).softmax(0)
 
 
 def known(folder: Path, kind: str, seed: int) -> Known:
@@ -116,13 +122,14 @@ def frontier(its: Known, nats: float) -> float:
 def by_group(its: Known, beta: float) -> Tensor:
     """What GRPO aims at: rewards stand in deviations of the policy's own samples, so that beta counts in those.
 
-    pi ~ SFT_t exp(r / (beta s)) with s the standard deviation of r under pi itself; groups as large as can be.
+    pi ~ SFT_t exp(r / (beta s)) with s the standard deviation of r under pi itself, found step by step from SFT_t's;
+    groups as large as can be. Where s shrinks without end that is one response.
     """
     spread = 1.0
     for _ in range(500):
         p = its.tilted(its.rewards / (beta * spread))
-        own = float(((p * its.rewards.square()).sum() - (p * its.rewards).sum() ** 2).sqrt())
-        spread = 0.9 * spread + 0.1 * own
+        own = math.sqrt(max(0.0, float((p * its.rewards.square()).sum()) - its.reward(p) ** 2))
+        spread = max(1e-6, 0.9 * spread + 0.1 * own)
     return its.tilted(its.rewards / (beta * spread))
 
 
@@ -159,14 +166,14 @@ def in_rounds(rounds: int, **changes: Any) -> DPO:
     return dpo(rounds=rounds, n=2, prompts=SAMPLES // rounds // 2, **changes)
 
 
-DECODER = ("llama",)
+DECODER, EXACT = ("llama",), Case("exact gradient", None)
 CASES = [
-    Case("exact gradient", None),
+    EXACT,
     Case("ppo", PPO(**COMMON, batch_size=BATCH)),
     Case("rloo (ours)", RLOO(trainer="own", **GROUPS)),
     Case("rloo (trl)", RLOO(trainer="trl", **GROUPS), DECODER),
-    Case("grpo", GRPO(**GROUPS), DECODER, by_group),
-    Case("grpo_shao", SHAO(**GROUPS), DECODER, by_group),
+    Case("grpo", GRPO(**GROUPS), DECODER),
+    Case("grpo_shao", SHAO(**GROUPS), DECODER),
     Case("dpo", dpo()),
     Case("dpo preferences=sampled", dpo(preferences="sampled")),
     Case("dpo preferences=soft", dpo(preferences="soft")),
@@ -183,14 +190,14 @@ CASES = [
 
 # What decides how near DPO comes: preferences, loss, steps; and how many samples there are.
 GRID = [
-    Case(f"{preferences} | {loss} | {steps} | {samples}", dpo(
-        preferences=preferences, loss=loss, steps=steps, prompts=samples // K, pairs="all"), DECODER)
-    for preferences, loss in (("ranked", "sigmoid"), ("ranked", "ipo"), ("sampled", "sigmoid"), ("sampled", "ipo"),
-                              ("soft", "sigmoid"))
+    dpo(preferences=preferences, loss=loss, steps=steps, prompts=samples // K, pairs="all")
+    for preferences in ("ranked", "sampled", "soft")
+    for loss in ("sigmoid", "ipo")
     for steps in (STEPS, LONG * STEPS)
-    for samples in (SAMPLES, LONG * SAMPLES)
-    if samples == SAMPLES or (preferences == "sampled" and loss == "sigmoid")
-]  # fmt: skip
+    for samples in (
+        (SAMPLES, LONG * SAMPLES) if (preferences, loss, steps) == ("sampled", "sigmoid", LONG * STEPS) else (SAMPLES,)
+    )
+]
 
 
 def trained(its: Known, case: Case, rate: float, seed: int) -> Tensor:
@@ -224,17 +231,42 @@ def _exactly(policy: Any, its: Known, rate: float) -> None:
         descent.step(learning_rate(rate, step, STEPS, 5, "linear"))
 
 
+def by_table(its: Known, settings: DPO, rate: float, seed: int) -> Tensor:
+    """(91,) probabilities of a policy that is a table of 91 logits, trained by DPO: nothing but DPO is the limit."""
+    assert settings.prompts is not None
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.multinomial(its.start, settings.prompts * settings.n, True, generator=generator).view(-1, settings.n)
+    rewards = its.rewards[rows].tolist()
+    pairs = ranked_pairs(rewards, rows[..., None].tolist(), settings.pairs, settings.preferences, seed=(seed, 0)).pairs
+    ends = torch.tensor([pair.chosen + pair.rejected for pair in pairs])
+    sure = torch.tensor([pair.sure for pair in pairs], dtype=torch.float64)
+    logits = its.start.log().requires_grad_()
+    adam = torch.optim.Adam([logits])
+    for step in range(settings.steps):
+        adam.param_groups[0]["lr"] = learning_rate(rate, step, settings.steps, 0, "linear")
+        some = prompts_of_step(len(pairs), settings.batch_size, seed, step)
+        ratios = (logits.log_softmax(0) - its.start.log())[ends[some]]
+        loss, _ = dpo_loss(ratios[:, 0], ratios[:, 1], settings.beta, settings.loss, sure[some])
+        adam.zero_grad()
+        (loss / len(some)).backward()  # type: ignore[no-untyped-call]
+        adam.step()
+    return logits.detach().softmax(0)
+
+
 # --- tables -------------------------------------------------------------------------------------------------
 
 
+@cache
 def within_reach(folder: Path, kind: str, count: int) -> list[int]:
-    """The first seeds, so many, with which the exact gradient comes near the optimum."""
+    """The first seeds, so many, whose optimum is neither near nor out of reach."""
 
-    def left(seed: int) -> float:
+    def fits(seed: int) -> bool:
         its = known(folder, kind, seed)
-        return min(kl(trained(its, Case("", None), rate, seed), its.best) for rate in RATES)
+        if not START[0] <= kl(its.start, its.best) <= START[1]:
+            return False
+        return min(kl(trained(its, EXACT, rate, seed), its.best) for rate in RATES) <= REACHED
 
-    return list(islice((seed for seed in itertools.count() if left(seed) <= REACHED), count))
+    return list(islice(filter(fits, itertools.count()), count))
 
 
 def measured(folder: Path, kind: str, case: Case, seeds: Sequence[int]) -> list[str]:
@@ -263,7 +295,8 @@ def spread(values: Sequence[float], digits: int) -> str:
     """The mean, with the least and the greatest."""
     if math.isnan(values[0]):
         return ""
-    return f"{mean(values):.{digits}f} <sub>{min(values):.{digits}f}..{max(values):.{digits}f}</sub>"
+    middle, low, high = (round(value, digits) + 0.0 for value in (mean(values), min(values), max(values)))  # no -0
+    return f"{middle:.{digits}f} <sub>{low:.{digits}f}..{high:.{digits}f}</sub>"
 
 
 PARTS = ["picked", *KINDS, "why"]  # tables of the page
@@ -276,7 +309,32 @@ HEAD = [
     "reward",
     "KL from SFT_t",
 ]
+WHY = ["preferences", "loss", "steps", "samples", *HEAD[:4], HEAD[-1]]  # without the objective and the reward
 PICKED = ["", "policy", "KL to the optimum", "total variation", "objective, %", "reward", "frontier", "KL from SFT_t"]
+
+
+def why(folder: Path, count: int) -> list[list[str]]:
+    """Lines of GRID: the first half of `count` problems choose a learning rate, the others are shown."""
+    fitting = (its for its in (known(folder, "llama", seed) for seed in itertools.count())
+               if START[0] <= kl(its.start, its.best) <= START[1])  # fmt: skip
+    every = list(islice(fitting, count))
+    rows = []
+    for its in GRID:
+
+        def left(rate: float, its: DPO = its) -> float:
+            return sum(kl(by_table(one, its, rate, seed), one.best) for seed, one in enumerate(every[: count // 2]))
+
+        rate = min(TABLE_RATES, key=left)
+        found = []
+        for seed, one in enumerate(every[count // 2 :], count):
+            p = by_table(one, its, rate, seed)
+            own = kl(p, by_preference(one, BETA)) if its.loss == "ipo" and its.preferences != "ranked" else math.nan
+            found.append([kl(p, one.best), own, problems.total_variation(p, one.best), kl(p, one.start)])
+        cells = [spread(column, 2) for column in zip(*found, strict=True)]
+        assert its.prompts is not None
+        rows.append([its.preferences, its.loss, f"{its.steps}", f"{its.prompts * K}", f"{rate:g}", *cells])
+        print(" ".join(rows[-1]), flush=True)
+    return rows
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -285,12 +343,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def picked(folder: Path, kind: str, seeds: Sequence[int]) -> list[list[str]]:
-    """Lines of SFT_t, the optimum and best-of-n."""
+    """Lines of what is computed: SFT_t, the optimum, other aims and best-of-n."""
     rows: list[list[str]] = []
     every = [known(folder, kind, seed) for seed in seeds]
     cases: list[tuple[str, Callable[[Known], Tensor]]] = [
         ("SFT_t", lambda its: its.start),
         ("the optimum", lambda its: its.best),
+        ("what grpo aims at", lambda its: by_group(its, BETA)),
+        ("what dpo loss=ipo preferences=soft aims at", lambda its: by_preference(its, BETA)),
+        ("the same, beta=0.1", lambda its: by_preference(its, 0.1)),
     ]
     cases += [(f"best_of_n n={n}", lambda its, n=n: best_of(n, its)) for n in (2, 4, 8, 16, 64)]  # type: ignore[misc]
     for name, of in cases:
@@ -308,28 +369,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables, or write them into the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--problems", type=int, default=3, help="of the table of DPO alone")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--only", default="", help="lines whose names contain this")
     parser.add_argument("--write", action="store_true", help="into docs/optimizers.md")
     given = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     torch.set_num_threads(1)
     found = dict[str, list[str]]()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        seeds = {kind: within_reach(folder, kind, TUNING + given.seeds) for kind in KINDS}
-        print(f"seeds: {seeds}", flush=True)
+        count = TUNING + given.seeds
         for part in given.parts:
-            if part == "picked":
-                rows = [row for kind in KINDS for row in picked(folder, kind, seeds[kind][TUNING:])]
+            if part == "why":
+                found[part] = table(WHY, why(folder, 2 * given.problems))
+            elif part == "picked":
+                rows = [
+                    row for kind in KINDS for row in picked(folder, kind, within_reach(folder, kind, count)[TUNING:])
+                ]
                 found[part] = table(PICKED, rows)
-                print("\n".join(found[part]), flush=True)
-                continue
-            kind, cases = ("llama", GRID) if part == "why" else (part, [case for case in CASES if part in case.kinds])
-            rows = [measured(folder, kind, case, seeds[kind]) for case in cases if given.only in case.name]
-            head = ["preferences", "loss", "steps", "samples"] if part == "why" else ["optimizer"]
-            found[part] = table([*head, *HEAD], [[*row[0].split(" | "), *row[1:]] for row in rows])
+            else:
+                cases = [case for case in CASES if part in case.kinds and given.only in case.name]
+                rows = [measured(folder, part, case, within_reach(folder, part, count)) for case in cases]
+                found[part] = table(["optimizer", *HEAD], rows)
             print("\n".join(found[part]), flush=True)
     if given.write:
         PAGE.write_text(filled(PAGE.read_text("utf-8"), found), "utf-8")
