@@ -242,7 +242,7 @@ class Import(NamedTuple):
     module: str
     imported: str
     line: int
-    loading: bool  # it happens when `module` is loaded: not in a function, not for type checkers alone
+    loading: bool  # when `module` is loaded or its types are checked: not in a function
 
 
 @functools.cache
@@ -276,9 +276,8 @@ def _imports_in(node: ast.AST, loading: bool) -> Iterator[tuple[ast.Import | ast
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
             yield child, loading
-        typing = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
         lazy = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        yield from _imports_in(child, loading and not typing and not lazy)
+        yield from _imports_in(child, loading and not lazy)
 
 
 def room_of(module: str) -> str:

@@ -11,12 +11,11 @@ validation and test, by a `split` column or by seeded shares. Planning calls `ch
 import functools
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET
 
-from xling.config.common import Fraction, Language, Positive, Seed, Template
 from xling.errors import ConfigError, DataError, did_you_mean, listed
 from xling.measures.language import is_code, language_hint, language_of_code, standard
 from xling.tasks import defaults
@@ -33,7 +32,6 @@ from xling.tasks.findings import (
 from xling.tasks.hub import hint, local
 from xling.tasks.reading import NEEDED, Labels, Piece, answers, pieces, read_rows, split_groups
 from xling.tasks.records import (
-    Cap,
     Demonstration,
     HasFolds,
     Offer,
@@ -42,40 +40,12 @@ from xling.tasks.records import (
     Rating,
     Recorded,
     Split,
-    TaskSettings,
     Use,
 )
 from xling.tasks.render import language_of, read_by, rendered
-from xling.tasks.rows import Columns, Reading, Row, Rows
+from xling.tasks.rows import Columns, Reading, Row, Rows, Settings
 from xling.tasks.tables import HELD, SHOWN, Identity, identity, paths_of
 from xling.tasks.wmt import is_export, texts_beside
-
-
-class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="files"):
-    """Your own JSONL(.gz), CSV, TSV or Parquet: ratings, pairs, demonstrations. Split by document or tree."""
-
-    path: str
-    languages: tuple[str, ...]
-    seed: Seed = 0
-    folds: Annotated[int, Meta(ge=2)] = 5
-    rating_field: str = "rating"
-    documents: Positive | None = None  # rated ones of a source that its heads are trained on; None: all
-    feedback: Literal["pointwise", "pairwise"] = "pointwise"
-    columns: Columns = Columns()
-    rating_scale: tuple[float, float] | None = None  # lowest and highest rating that there can be
-    raters: Literal["mean", "z"] | UnsetType = UNSET  # of several ratings: z: normalised by rater first. Unset: mean
-    threshold: float | None = None  # ratings from here on are good
-    encoding: str | UnsetType | None = UNSET  # of text without a byte order mark. Unset: UTF-8
-    bad_rows: Literal["refuse", "skip"] = "refuse"
-    validation: Fraction = 0.1  # share of the documents of a language
-    test: Fraction = 0.1
-    max_demonstrations: Cap = UNSET  # a language and split
-    max_prompts: Cap = UNSET
-    max_feedback: Cap = UNSET  # ratings or pairs
-    max_validation: Cap = UNSET  # of demonstrations and feedback that choose checkpoints
-    template: Template = Template()
-    facts: tuple[Language, ...] = ()
-
 
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts", "recorded"})
 

@@ -6,19 +6,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from xling.errors import listed, shown
 from xling.measures.language import is_code, language_hint
 from xling.tasks.defaults import CAPS
 from xling.tasks.reading import answers, split_groups, trained_on
 from xling.tasks.records import Offer
-from xling.tasks.rows import Noted, Place, Row, Rows
+from xling.tasks.rows import Noted, Place, Row, Rows, Settings
 from xling.tasks.tables import SPLITS, bad_rows
 from xling.tasks.texts import BY_TEXT
-
-if TYPE_CHECKING:
-    from xling.tasks.files import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,7 @@ class Summary:
         return found
 
 
-def said(config: "Settings", rows: Rows, by_lang: dict[str, LanguageSummary]) -> list[str]:
+def said(config: Settings, rows: Rows, by_lang: dict[str, LanguageSummary]) -> list[str]:
     """Sentences on what is left out although nothing is wrong with the settings."""
     found = []
     if rows.n_bad:
@@ -104,7 +100,7 @@ def said(config: "Settings", rows: Rows, by_lang: dict[str, LanguageSummary]) ->
     return [*found, *(sentence for lang, one in by_lang.items() for sentence in _of_language(config, rows, lang, one))]
 
 
-def _of_language(config: "Settings", rows: Rows, lang: str, one: LanguageSummary) -> list[str]:
+def _of_language(config: Settings, rows: Rows, lang: str, one: LanguageSummary) -> list[str]:
     found = list[str]()
 
     def noted(what: Noted, sentence: str) -> None:
@@ -182,7 +178,7 @@ def _with_split(found: dict[str, Path]) -> Path:
     return path.parent / ("{split}" + (f"-*{path.suffix}" if rest.startswith("-") else rest))
 
 
-def _translations(config: "Settings", rows: Rows, langs: Collection[str]) -> str:
+def _translations(config: Settings, rows: Rows, langs: Collection[str]) -> str:
     """A sentence if most ids of a language are another's as well, with other texts, and no column says why."""
     texts = {lang: {row.id: row.group for row in rows.languages.get(lang, ())} for lang in langs}
     for one, other in combinations(sorted(texts), 2):
@@ -214,7 +210,7 @@ def _shared(rows: Rows, langs: Collection[str]) -> str:
     )
 
 
-def unread(config: "Settings", rows: Rows, splits: bool) -> list[str]:
+def unread(config: Settings, rows: Rows, splits: bool) -> list[str]:
     """A sentence on settings that are not read where the data is split, or where it is not."""
     of_splits = ("threshold", "validation", "test", *CAPS)
     names, plain = ("folds", "documents") if splits else of_splits, type(config)("", ())
@@ -233,7 +229,7 @@ def unread(config: "Settings", rows: Rows, splits: bool) -> list[str]:
     return [f"{', '.join(found)}: not read, since {why}."] if found else []
 
 
-def nothing(config: "Settings", lang: str, rows: Sequence[Row], what: Offer) -> str:
+def nothing(config: Settings, lang: str, rows: Sequence[Row], what: Offer) -> str:
     """Why a language has nothing for a use, and what to type."""
     ratings = [row.rating for row in rows if row.kind == "rating"]
     if not ratings:
@@ -279,7 +275,7 @@ def unknown_languages(rows: Rows, wanted: Collection[str], known: Collection[str
     return found
 
 
-def bad_rows_text(config: "Settings", rows: Rows, bad: Sequence[tuple[Place, str]], n_bad: int, unknown: bool) -> str:
+def bad_rows_text(config: Settings, rows: Rows, bad: Sequence[tuple[Place, str]], n_bad: int, unknown: bool) -> str:
     """The first bad rows, each with its place and reason, how many there are, and what to do."""
     hint = (
         "\nA language needs a file in conf/lang; rows of others are left out when you name the languages "

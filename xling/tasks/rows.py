@@ -1,4 +1,4 @@
-"""Rows of your own tables: what a good one holds, which columns it comes from, and what is noted of all of them.
+"""Rows of your own tables: the settings, what a good one holds, which columns it comes from, what is noted of all.
 
 What a file holds is told from its columns: `chosen` and `rejected` are a pair, `response` with a rating a rating,
 `response` alone (or `messages` that end with the assistant) a demonstration, a prompt alone a prompt. The names are
@@ -11,12 +11,14 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
+from xling.config.common import Fraction, Language, Positive, Seed, Template
 from xling.errors import ConfigError, did_you_mean, listed, shown
+from xling.tasks.records import Cap, TaskSettings
 from xling.tasks.tables import SHOWN, Table
 
 Kind = Literal["rating", "pair", "demonstration", "prompt"]
@@ -77,6 +79,32 @@ class Columns(Struct, frozen=True, forbid_unknown_fields=True):
         """The column of each role."""
         found = msgspec.structs.asdict(self)
         return {role: USUAL.get(role) if name is UNSET else name for role, name in found.items()}
+
+
+class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="files"):
+    """Your own JSONL(.gz), CSV, TSV or Parquet: ratings, pairs, demonstrations. Split by document or tree."""
+
+    path: str
+    languages: tuple[str, ...]
+    seed: Seed = 0
+    folds: Annotated[int, Meta(ge=2)] = 5
+    rating_field: str = "rating"
+    documents: Positive | None = None  # rated ones of a source that its heads are trained on; None: all
+    feedback: Literal["pointwise", "pairwise"] = "pointwise"
+    columns: Columns = Columns()
+    rating_scale: tuple[float, float] | None = None  # lowest and highest rating that there can be
+    raters: Literal["mean", "z"] | UnsetType = UNSET  # of several ratings: z: normalised by rater first. Unset: mean
+    threshold: float | None = None  # ratings from here on are good
+    encoding: str | UnsetType | None = UNSET  # of text without a byte order mark. Unset: UTF-8
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    validation: Fraction = 0.1  # share of the documents of a language
+    test: Fraction = 0.1
+    max_demonstrations: Cap = UNSET  # a language and split
+    max_prompts: Cap = UNSET
+    max_feedback: Cap = UNSET  # ratings or pairs
+    max_validation: Cap = UNSET  # of demonstrations and feedback that choose checkpoints
+    template: Template = Template()
+    facts: tuple[Language, ...] = ()
 
 
 class Reading(Struct, frozen=True):

@@ -5,7 +5,7 @@
 Ratings are pointwise and binary (paper, section 2): question 6, which takes in the others. Demonstrations and prompts
 are the articles of XSum, XL-Sum, MLSum and WikiLingua, of which Seahorse rated some of the validation and test splits:
 the articles of its *training* rows are removed from the splits that are chosen or evaluated on (leakage rule).
-How to get the files: docs/tasks.md. Layouts: xling/tasks/seahorse_files.py.
+How to get the files: docs/tasks.md. Settings and layouts: xling/tasks/seahorse_files.py.
 """
 
 import functools
@@ -15,54 +15,22 @@ import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta
-
-from xling.config.common import Language, Positive, Seed, Template
 from xling.errors import ConfigError, DataError
 from xling.tasks import defaults, tables, wikilingua
 from xling.tasks import seahorse_files as source
 from xling.tasks.records import (
-    Cap,
     Demonstration,
-    DocumentLang,
     Offer,
     Pair,
     Prompt,
     Rating,
     Split,
-    TaskSettings,
     Use,
     absent,
 )
 from xling.tasks.render import language_of, read_by, rendered
-
-Corpus = Literal["xsum", "xlsum", "mlsum", "wikilingua"]
-
-
-class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="seahorse"):
-    """Summarization as in the paper: Seahorse's ratings, and the corpora that they were made of."""
-
-    path: str
-    articles: str | None = None
-    languages: tuple[str, ...] = ("de", "en", "es", "ru", "tr", "vi")
-    datasets: tuple[Corpus, ...] = ("xsum", "xlsum", "mlsum", "wikilingua")
-    question: Annotated[int, Meta(ge=1, le=6)] = 6
-    missing: Literal["drop", "bad"] = "drop"
-    mixing: Literal["concatenate", "equal"] = "concatenate"
-    evaluate: Literal["validation", "test"] = "validation"
-    max_demonstrations: Positive | None = None  # a corpus, language and split
-    max_prompts: Positive | None = None
-    max_feedback: Cap = UNSET  # ratings or pairs, a language and split
-    max_validation: Cap = UNSET  # of demonstrations (a corpus) and feedback that choose checkpoints
-    max_characters: Positive | None = None
-    seed: Seed = 0
-    feedback: Literal["pointwise", "pairwise"] = "pointwise"
-    template: Template = Template()
-    facts: tuple[Language, ...] = ()  # of the languages that the template names; planning fills them in
-    document_lang: DocumentLang = UNSET  # of all articles, WikiLingua's alone; null: each language's own
-
+from xling.tasks.seahorse_files import Settings
 
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts"})
 

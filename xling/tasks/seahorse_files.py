@@ -1,17 +1,43 @@
-"""The files of task=seahorse: people's ratings of summaries, and the corpora whose articles were summarised."""
+"""task=seahorse: its settings, people's ratings of summaries, and the corpora whose articles were summarised."""
 
 import functools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+from msgspec import UNSET, Meta
+
+from xling.config.common import Language, Positive, Seed, Template
 from xling.errors import ConfigError, DataError, expanded, shown
+from xling.tasks.records import Cap, DocumentLang, TaskSettings
 from xling.tasks.tables import Identity, Row, Table, files_in, identity, is_table, open_table, split_of, text_of
 
-if TYPE_CHECKING:
-    from xling.tasks.seahorse import Settings
+Corpus = Literal["xsum", "xlsum", "mlsum", "wikilingua"]
+
+
+class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="seahorse"):
+    """Summarization as in the paper: Seahorse's ratings, and the corpora that they were made of."""
+
+    path: str
+    articles: str | None = None
+    languages: tuple[str, ...] = ("de", "en", "es", "ru", "tr", "vi")
+    datasets: tuple[Corpus, ...] = ("xsum", "xlsum", "mlsum", "wikilingua")
+    question: Annotated[int, Meta(ge=1, le=6)] = 6
+    missing: Literal["drop", "bad"] = "drop"
+    mixing: Literal["concatenate", "equal"] = "concatenate"
+    evaluate: Literal["validation", "test"] = "validation"
+    max_demonstrations: Positive | None = None  # a corpus, language and split
+    max_prompts: Positive | None = None
+    max_feedback: Cap = UNSET  # ratings or pairs, a language and split
+    max_validation: Cap = UNSET  # of demonstrations (a corpus) and feedback that choose checkpoints
+    max_characters: Positive | None = None
+    seed: Seed = 0
+    feedback: Literal["pointwise", "pairwise"] = "pointwise"
+    template: Template = Template()
+    facts: tuple[Language, ...] = ()  # of the languages that the template names; planning fills them in
+    document_lang: DocumentLang = UNSET  # of all articles, WikiLingua's alone; null: each language's own
 
 
 # --- Seahorse's ratings (Clark et al., EMNLP 2023): who wrote which summary, and was it good ----------------
@@ -62,13 +88,13 @@ class _Row(NamedTuple):
     where: str
 
 
-def read(config: "Settings", split: str) -> Ratings:
+def read(config: Settings, split: str) -> Ratings:
     """All languages of a split; read once for a file's size and time. DataError for what is not as published."""
     found = rating_files(config).get(split, [])
     return _read(identity(found), config.question, config.missing)
 
 
-def rating_files(config: "Settings") -> dict[str, list[Path]]:
+def rating_files(config: Settings) -> dict[str, list[Path]]:
     """split -> files: the TSVs if articles are given apart, else the Parquet files with articles.
 
     ConfigError if there is no folder, or no training and validation files in it.
@@ -92,7 +118,7 @@ def _files_of(folder: Path, split: str, joined: bool) -> list[Path]:
     return [path for path in (folder / f"{split}.tsv", folder / f"{split}.tsv.gz") if path.is_file()][:1]
 
 
-def _hint(config: "Settings") -> str:
+def _hint(config: Settings) -> str:
     if config.articles is None:
         return (
             "Without task.articles it is that of tasksource/seahorse_summarization_evaluation, which has the articles: "
@@ -233,7 +259,7 @@ class Document(NamedTuple):
     summary: str
 
 
-def corpora(config: "Settings", lang: str) -> tuple[str, ...]:
+def corpora(config: Settings, lang: str) -> tuple[str, ...]:
     """The corpora of a language that `task.datasets` asks for; ConfigError if there is none."""
     found = tuple(name for name in CORPORA.get(lang, ()) if name in config.datasets)
     if not found:
@@ -244,7 +270,7 @@ def corpora(config: "Settings", lang: str) -> tuple[str, ...]:
     return found
 
 
-def corpus_files(config: "Settings", lang: str, dataset: str) -> dict[str, list[Path]]:
+def corpus_files(config: Settings, lang: str, dataset: str) -> dict[str, list[Path]]:
     """split -> files of a corpus in a language; ConfigError that says where it was looked for."""
     root = expanded(config.articles or "")
     if not root.is_dir():
@@ -264,7 +290,7 @@ def corpus_files(config: "Settings", lang: str, dataset: str) -> dict[str, list[
     )
 
 
-def require(config: "Settings", lang: str, split: str) -> None:
+def require(config: Settings, lang: str, split: str) -> None:
     """ConfigError unless each corpus of the language has files of the split."""
     for dataset in corpora(config, lang):
         if split not in (found := corpus_files(config, lang, dataset)):
@@ -275,7 +301,7 @@ def require(config: "Settings", lang: str, split: str) -> None:
 
 
 def documents(
-    config: "Settings", lang: str, dataset: str, splits: Collection[str], wanted: Collection[str] | None = None
+    config: Settings, lang: str, dataset: str, splits: Collection[str], wanted: Collection[str] | None = None
 ) -> Iterator[Document]:
     """A corpus's documents, streamed; only those `wanted` by gem_id, if given. Rows without text are left out."""
     found = corpus_files(config, lang, dataset)

@@ -17,15 +17,11 @@ it has no ids that Seahorse's ratings could be joined by, no splits, and a pickl
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from xling.errors import ConfigError, DataError, expanded
 from xling.tasks.defaults import hashed
-from xling.tasks.seahorse_files import ALIGNED, Document, corpus_files, files_by_split
+from xling.tasks.seahorse_files import ALIGNED, Document, Settings, corpus_files, files_by_split
 from xling.tasks.tables import Row, open_table, text_of
-
-if TYPE_CHECKING:
-    from xling.tasks.seahorse import Settings
 
 NAME = "wikilingua"
 BRIDGE = "en"
@@ -33,12 +29,12 @@ Files = dict[str, list[Path]]  # split -> files
 SAID = ("source_language", "target_language")  # en, or en_XX
 
 
-def across(config: "Settings", lang: str) -> str:
+def across(config: Settings, lang: str) -> str:
     """The language of a target's articles where it is another than that of their summaries, else nothing."""
     return config.document_lang if config.document_lang and config.document_lang != lang else ""
 
 
-def files(config: "Settings", lang: str) -> list[Files]:
+def files(config: Settings, lang: str) -> list[Files]:
     """Those of the pair; or of the language whose rows have both; or of both, to be joined. ConfigError without any."""
     articles = across(config, lang)
     if own := _pair_files(config, articles, lang):
@@ -46,7 +42,7 @@ def files(config: "Settings", lang: str) -> list[Files]:
     return [corpus_files(config, one, NAME) for one in (articles, lang) if one != BRIDGE]
 
 
-def require(config: "Settings", lang: str, split: str) -> None:
+def require(config: Settings, lang: str, split: str) -> None:
     """ConfigError unless there are files of the split."""
     for found in files(config, lang):
         if split not in found:
@@ -56,7 +52,7 @@ def require(config: "Settings", lang: str, split: str) -> None:
             )
 
 
-def documents(config: "Settings", lang: str, split: str) -> Iterator[Document]:
+def documents(config: Settings, lang: str, split: str) -> Iterator[Document]:
     """Articles in `task.document_lang` with summaries in `lang`, streamed; rows without both are left out."""
     articles, found = across(config, lang), files(config, lang)
     if own := _pair_files(config, articles, lang):
@@ -78,7 +74,7 @@ def documents(config: "Settings", lang: str, split: str) -> Iterator[Document]:
 # --- inside -------------------------------------------------------------------------------------------------
 
 
-def _pair_files(config: "Settings", articles: str, lang: str) -> Files:
+def _pair_files(config: Settings, articles: str, lang: str) -> Files:
     root = expanded(config.articles or "") / NAME
     for name in (f"{articles}_{lang}", f"wiki_lingua_{articles}_{lang}", f"wiki_lingua_{articles}_{lang}_v0"):
         if (root / name).is_dir() and (found := files_by_split(root / name)):
