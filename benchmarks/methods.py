@@ -252,7 +252,7 @@ def table(store: Store, row: str, half: str) -> list[str]:
             joint = Method({place: variants[picks[place[0]][0]].cells[place] for place in plain.cells})
             joint.stages = next(iter(variants.values())).stages
             words = "tau" if "soft" in name else "weight"
-            told = f"{name}, {'tau' if 'soft' in name else 'weight'}{'' if first else ' and n'} by the source"
+            told = f"{name}, {words}{'' if first else ' and n'} by the source"
             lines.append((told, joint, {} if first else {source: n for source, (_, n) in picks.items()}))
     for part, words in WORDS.items():
         lines += [(f"{words} {name}".strip(), own, {}) for name, own in found[part].items()]

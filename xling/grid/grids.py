@@ -20,7 +20,7 @@ def planned(store: Store, name: str) -> PlanFile:
 
 
 def read_grid(store: Store, name: str) -> PlanFile:
-    """The plan.json of a grid by its name; errors as above."""
+    """The plan.json of a grid by its name; errors as of `read_plan`."""
     return read_plan(store.grid_folder(name), PlanFile)
 
 

@@ -105,8 +105,8 @@ class Offer:
         """(K, T, D) identity, behaviour and its products with the languages' vectors; 0 where there is none."""
         count, width, parts = self.behaviour.shape
         told = self.behaviour - np.nanmean(self.behaviour.reshape(-1, parts), axis=0) if parts else self.behaviour
-        spread_ = np.nanstd(told.reshape(-1, parts), axis=0) if parts else np.ones(0)
-        told = np.nan_to_num(told / np.where(spread_ > 0, spread_, 1.0))
+        deviation = np.nanstd(told.reshape(-1, parts), axis=0) if parts else np.ones(0)
+        told = np.nan_to_num(told / np.where(deviation > 0, deviation, 1.0))
         products = (told[..., None] * self.vectors[None, :, None, :]).reshape(count, width, -1)
         own = np.broadcast_to(np.eye(count)[:, None, :], (count, width, count)) / math.sqrt(_RIDGE[0])
         return np.concatenate([own, np.concatenate([told, products], axis=2) / math.sqrt(_RIDGE[1])], axis=2)
