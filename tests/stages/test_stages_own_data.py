@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from own_files import jsonl, paired, rated
 from releases import benchmark
-from small_grid import BUDGET, TASK, Runner, array, every, experiment, read, refused
+from small_grid import BUDGET, TASK, Runner, array, every, experiment, languages, read, refused
 
 from xling.config.policies import Recorded
 from xling.experiment import Experiment
@@ -18,9 +18,11 @@ from xling.grid.host import this_process
 from xling.grid.records import Ref, Run, Sheet
 from xling.grid.stage import Stage
 from xling.grid.store import Store
+from xling.judges.target_rm import Settings as TargetRM
 from xling.models import ridge
 from xling.optimizers.best_of_n import Settings as BestOfN
 from xling.planning.dag import cells_from, judge_stage
+from xling.results.items import read_heldout
 from xling.results.reading import CellSamples, SampleReader
 from xling.rewards import REWARDS, Fold
 from xling.rewards.bag_of_words import Settings as BagOfWords
@@ -66,6 +68,27 @@ def test_two_by_two_languages_judged_by_the_targets_own_reward_model(
             held_out = read(runner.folder(stage.parents["score"]) / "heldout.json")
             assert len(held_out["group"]) == (8 if feedback == "pointwise" else 4)
             assert ("label" in held_out) == (feedback == "pointwise")
+
+
+@pytest.mark.parametrize(
+    ("feedback", "rm", "tested"),
+    [("pointwise", FrozenLM(), 0), ("pairwise", BagOfWords(), 0), ("pointwise", BagOfWords(), 4)],
+    ids=["no ratings", "no pairs", "ratings to test on alone"],
+)
+def test_a_target_without_feedback_is_judged_by_another_languages_reward_model(
+    runner: Runner, tiny_folder: Path, tmp_path: Path, feedback: str, rm: RewardModel, tested: int
+) -> None:
+    own(tmp_path, feedback)
+    jsonl(tmp_path / "vi.jsonl", [{"lang": "vi", "prompt": f"asked {n}", "response": f"said {n}"} for n in range(40)])
+    if tested:
+        jsonl(tmp_path / "vi_rated.jsonl", [row | {"split": "test"} for row in rated("vi", tested)])
+    task = Files(path=str(tmp_path / "*.jsonl"), languages=(), feedback=feedback)  # type: ignore[arg-type]
+    judge = TargetRM(lang=languages("en")[0], half=True)
+    stage, folder = runner.cell(experiment(tiny_folder, "tr", "vi", task=task, judge=judge, rm=rm, sft=SHORT))
+    assert all(0 <= win <= 1 for win in read(folder / "items.json")["win"])
+    scores = runner.folder(stage.parents["score"])
+    assert (read_heldout(scores) is not None) == bool(tested)
+    assert "length_rule" not in read(scores / "heldout.json") or not read(scores / "heldout.json")["length_rule"]
 
 
 def test_what_the_data_lacks_is_said_before_anything_runs(tiny_folder: Path, tmp_path: Path) -> None:

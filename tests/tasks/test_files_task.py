@@ -272,6 +272,16 @@ def test_check_counts_languages(tmp_path: Path) -> None:
     assert files.summary(by_id).notes() == []
 
 
+def test_a_target_without_feedback_is_said(tmp_path: Path) -> None:
+    jsonl(tmp_path / "labelled.jsonl", rated("de", 40))
+    jsonl(tmp_path / "not.jsonl", UNLABELLED)
+    settings = Files(path=str(tmp_path / "*.jsonl"), languages=())
+    sentence = f"tr: {settings.path} has no ratings, so that how accurate reward models are there is not measured"
+    found = files.check(settings, None, ["de"], ["de", "tr"])
+    assert sum(note.startswith(sentence) for note in found) == 1
+    assert not any("not measured" in note for note in files.check(settings, None, ["de"], ["de"]))
+
+
 def test_bad_rows_stop_everything_and_are_listed_or_are_skipped_and_counted(tmp_path: Path) -> None:
     rows = rows_of("de", 20)
     for number in range(5, 18):
@@ -321,6 +331,8 @@ SCALED = [row | {"rating": 1 + n % 5} for n, row in enumerate(rated("de", 40) + 
 LOW = [row | {"rating": row["rating"] if row["lang"] == "de" else 1} for row in SCALED]
 EQUAL = [row | {"rating": 1} for row in rated("de", 40)]
 BY_PROMPT = [row | {"rating": int(row["id"][2:]) % 2} for row in rated("de", 40)]  # a rating a prompt: all are ties
+UNLABELLED = [{"lang": "tr", "prompt": f"asked {n}", "response": "said"} for n in range(40)]
+ONE = [row | {"split": "test"} for row in rated("tr", 1)]
 UNSCALED, UNEVEN = rows_of("de", 40), rows_of("de", 10) + rows_of("tr", 9)
 OWN_IDS = [{**row, "id": f"{row['id']}-{row['system']}"} for row in rows_of("de", 3)]
 TIES = "none has responses that are rated differently, so that every comparison"
@@ -350,6 +362,10 @@ TIES = "none has responses that are rated differently, so that every comparison"
         (BY_PROMPT, {}, "de", "pointwise", ""),
         (UNEVEN, {}, "de", "crossfitted", ""),
         (UNEVEN, {}, "tr", "crossfitted", "source_lang=tr has 9 documents.*task.folds=5"),
+        (UNLABELLED, {}, "tr", "held_out_pointwise", ""),
+        (UNLABELLED, {}, "tr", "held_out_pairwise", ""),
+        (UNLABELLED, {}, "tr", "pairwise", "tr has no pairs"),
+        (ONE, {}, "tr", "held_out_pointwise", "tr has 1 documents with ratings in split test, of 1"),
         (OWN_IDS, {}, "de", "recorded", r"must be the same for all systems.*task\.columns\.id=null"),
         (OWN_IDS, {"columns": Columns(id=None)}, "de", "recorded", ""),
     ],

@@ -187,13 +187,18 @@ def _held_out_pairs(pairs: Sequence[Pair], scores: SpecScores) -> dict[str, Any]
 
 
 @lru_cache(maxsize=32)
-def _length_rule(task: Task, lang: str) -> dict[str, Any]:
+def _length_rule(task: Task, lang: str) -> dict[str, Any] | None:
     """That of a target, for all the sources that one worker scores: its training ratings take a while to make."""
     return length_rule(task_module(task).ratings(task, lang, "train"))
 
 
-def length_rule(ratings: Sequence[Rating]) -> dict[str, Any]:
-    """Length threshold (characters) and direction with the best accuracy on training ratings (paper, section 6.1)."""
+def length_rule(ratings: Sequence[Rating]) -> dict[str, Any] | None:
+    """Length threshold (characters) and direction with the best accuracy on training ratings (paper, section 6.1).
+
+    None without training ratings, from which alone it is learnt.
+    """
+    if not ratings:
+        return None
     lengths = np.array([len(r.response) for r in ratings])
     labels = np.array([r.label for r in ratings]) >= GOOD
     thresholds = np.unique(lengths)

@@ -111,8 +111,16 @@ def languages(config: Settings) -> Sequence[str]:
 
 
 def check(config: Settings, known: Collection[str] | None, sources: Sequence[str], targets: Sequence[str]) -> list[str]:
-    """Bad rows and unknown languages are refused, or said."""
-    return summary(config, known).notes()
+    """Bad rows and unknown languages are refused, or said; so are targets without feedback."""
+    found, what = summary(config, known), "pairs" if config.feedback == "pairwise" else "ratings"
+    kinds = {"rating", "pair"} if what == "pairs" else {"rating"}
+    asked = [lang for lang in found.languages if lang in targets and lang not in sources]
+    lacking = [lang for lang in asked if not kinds & found.languages[lang].rows.keys()]
+    said = (
+        f"{', '.join(lacking)}: {config.path} has no {what}, so that how accurate reward models are there is not "
+        "measured, and no reward model of such a language can judge (judge.lang=LANG names another's)."
+    )
+    return [*found.notes(), *([said] if lacking else [])]
 
 
 def missing(config: Settings) -> dict[Offer, str]:
@@ -161,8 +169,8 @@ def require(config: Settings, langs: Sequence[str], use: Use) -> None:
                     "responses that are rated differently, so that every comparison would be a tie. Is "
                     f"task.rating_field={config.rating_field} the column of people's ratings? Else leave {lang} out."
                 )
-        else:
-            _require_split(config, lang, *_SPLITS_OF[use])
+        elif not use.startswith("held_out") or _pieces(config, lang, _SPLITS_OF[use][0]):
+            _require_split(config, lang, *_SPLITS_OF[use])  # a target needs no feedback; what there is has to be enough
 
 
 def check_folds(task: HasFolds, lang: str, documents: int) -> None:
