@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from matrices import LANGS, entries_of, row
-from synthetic import realistic
+from synthetic import SyntheticGrid, realistic
 
 from xling.analysis.findings.choosing import choice, recommendation
 from xling.analysis.findings.in_short import use_of
@@ -126,7 +126,7 @@ def test_a_target_s_own_labels_are_never_seen(kind):
     assert not choice(entries).table.equals(changed.table)
 
 
-@pytest.mark.parametrize(("targets", "said"), [(2, "with 2 targets nothing"), (3, "with 3 targets nothing"), (4, "")])
+@pytest.mark.parametrize(("targets", "said"), [(2, "of 2 targets nothing"), (3, "of 3 targets nothing"), (4, "")])
 def test_of_few_targets_nothing_is_learnt(targets, said):
     value = np.full((SIZE, targets), 90.0)
     found = choice(matrix(value, np.full((1, targets), 50.0)))
@@ -191,8 +191,14 @@ def test_the_command(tmp_path, capsys):
     assert main(["choose", "toy", "fr", "--json", *where]) == 0
     said = {one["name"]: one["rows"] for one in json.loads(capsys.readouterr().out)["findings"]}
     assert [one["target_lang"] for one in said["choice"]] == ["fr"] and said["choice"][0]["targets"] == 4
-    assert main(["choose", "toy", "en", "--json", *where]) == 0
+    assert main(["choose", "toy", "EN", "--json", *where]) == 0  # en, and no language that the grid has not
     [one] = [one for one in json.loads(capsys.readouterr().out)["findings"] if one["name"] == "choice"]
-    assert one["rows"][0]["targets"] == 3 and one["rows"][0]["source_lang"] != "en"
+    assert [(row["target_lang"], row["targets"]) for row in one["rows"]] == [("en", 3)]
+    assert one["rows"][0]["source_lang"] != "en"
     assert main(["choose", "toy", "nolanguage", *where]) == 2
     assert "'nolanguage' is no code of a language" in capsys.readouterr().err
+    bare = SyntheticGrid(tmp_path / "bare")
+    bare.untrained("-", "de", [1.0, 0.0], rm_backbone="length")
+    bare.write()
+    assert main(["choose", "--root", str(tmp_path / "bare")]) == 2
+    assert "there is none to choose" in capsys.readouterr().err

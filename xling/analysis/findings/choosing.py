@@ -98,10 +98,11 @@ def _chosen(panel: Entries, new: str) -> Iterator[Row | str]:
         row |= {"source_lang": offer.sources[pick], "pick": offer.names[pick], "none": offer.names[none]}
         yield (row | with_ends("over_none", found.lead[0], (found.low[0], found.high[0])) | {"targets": found.targets})
     if not said:
-        count = len(offer.targets) - 1
+        count = int(offer.known.sum())
         yield (
-            f"with {count} target{'' if count == 1 else 's'} nothing can be learnt about which source to use: it takes "
-            f"{FEWEST + 1}, so that there are {FEWEST} others to try a rule on. Until then trust none of them."
+            f"with results of {count} target{'' if count == 1 else 's'} nothing can be learnt about which source to "
+            f"use: it takes {FEWEST + 1}, so that there are {FEWEST} others to try a rule on. Until then trust none of "
+            "them."
         )
 
 

@@ -40,6 +40,7 @@ from xling.grid.files import disk_error, sealed_json, write_atomically
 from xling.grid.grids import chosen_grid
 from xling.grid.store import Store
 from xling.jsonfiles import unsealed
+from xling.measures.language import standard
 from xling.report.tables.markdown import escaped, table_lines
 from xling.report.tables.table import Cell, Look, Table
 from xling.report.tables.terminal import print_table
@@ -86,11 +87,15 @@ def choose(store: Store, grid: str | None, target: str | None, as_json: bool, wa
     """What to use for targets without their labels, all of a grid's or one; nothing is written."""
     name = chosen_grid(store, grid)
     known = sorted({str(cell.axes["target_lang"]) for cell in read_plan(store.grid_folder(name)).cells})
+    if target is not None and target not in known:
+        target = {standard(code): code for code in known}.get(standard(target), target)  # EN and eng are en
     if target is not None and target not in known and not tag_is_valid(target):
         raise ConfigError(
             f"'{target}' is no code of a language. Type one like de or pt-BR; the grid {name} has {', '.join(known)}."
         )
     found = choices(store, name, target or "", expanded(wals) if wals else None)
+    if not any(len(one.table) or one.left_out for one in found):
+        raise ConfigError(f"The grid {name} has no reward model that learns from a source: there is none to choose.")
     if target is not None:
         found = [replace(one, table=one.table[one.table["target_lang"].isin([target, EVERY])]) for one in found]
     title = f"What to use for {target or 'a target'} without its labels, by the matrix '{name}'"
@@ -101,9 +106,11 @@ def choose(store: Store, grid: str | None, target: str | None, as_json: bool, wa
     told = costs.table if target is not None else costs.table[costs.table["target_lang"] == EVERY]
     told = told.drop(columns=["source_lang", "best_source_lang", "best"])
     _show(title, [replace(costs, table=told, compact=None), use], False, None, "")  # last what to do
-    table = use.table
-    for _, rows in table.groupby(list(table.columns[: list(table.columns).index("target_lang")]), sort=False):
-        print(harmless(use_of(rows)))
+    axes = list(use.table.columns[: list(use.table.columns).index("target_lang")])
+    varying = [axis for axis in axes if use.table[axis].nunique() > 1]
+    for _, rows in use.table.groupby(axes, sort=False):
+        of = ", ".join(str(rows[axis].iloc[0]) for axis in varying if rows[axis].iloc[0])
+        print(harmless((f"{of}: " if of else "") + use_of(rows)))
     return 0
 
 
