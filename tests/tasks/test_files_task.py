@@ -269,7 +269,14 @@ def test_check_counts_languages(tmp_path: Path) -> None:
     assert note.startswith("de and tr have 10 ids in common, with other texts.") and "task.columns.group=id" in note
     assert files.summary(config(tmp_path / "f.jsonl", rated("de", 9) + rated("tr", 9))).notes() == []
     by_id = config(tmp_path / "f.jsonl", rows_of("de", 12) + rows_of("tr", 10, "abc"), columns=Columns(group="id"))
-    assert files.summary(by_id).notes() == []
+    assert files.summary(by_id).notes() == [shared(10)]
+
+
+def shared(documents: int) -> str:
+    return (
+        f"Documents that stand in several languages: {documents} (most: {documents} in de and tr). Each is in one "
+        "split and one fold in all of them: none is scored by what was trained on it in another language."
+    )
 
 
 def test_a_target_without_feedback_is_said(tmp_path: Path) -> None:
@@ -333,7 +340,7 @@ EQUAL = [row | {"rating": 1} for row in rated("de", 40)]
 BY_PROMPT = [row | {"rating": int(row["id"][2:]) % 2} for row in rated("de", 40)]  # a rating a prompt: all are ties
 UNLABELLED = [{"lang": "tr", "prompt": f"asked {n}", "response": "said"} for n in range(40)]
 ONE = [row | {"split": "test"} for row in rated("tr", 1)]
-UNSCALED, UNEVEN = rows_of("de", 40), rows_of("de", 10) + rows_of("tr", 9)
+UNSCALED, UNEVEN = rows_of("de", 40), rows_of("de", 10) + rows_of("tr", 3) + rows_of("en", 2)
 OWN_IDS = [{**row, "id": f"{row['id']}-{row['system']}"} for row in rows_of("de", 3)]
 TIES = "none has responses that are rated differently, so that every comparison"
 
@@ -361,7 +368,8 @@ TIES = "none has responses that are rated differently, so that every comparison"
         (BY_PROMPT, {}, "de", "recorded", TIES),
         (BY_PROMPT, {}, "de", "pointwise", ""),
         (UNEVEN, {}, "de", "crossfitted", ""),
-        (UNEVEN, {}, "tr", "crossfitted", "source_lang=tr has 9 documents.*task.folds=5"),
+        (UNEVEN, {}, "tr", "crossfitted", ""),
+        (UNEVEN, {}, "en", "crossfitted", "source_lang=en has 2 documents.*task.folds=5"),
         (UNLABELLED, {}, "tr", "held_out_pointwise", ""),
         (UNLABELLED, {}, "tr", "held_out_pairwise", ""),
         (UNLABELLED, {}, "tr", "pairwise", "tr has no pairs"),
@@ -455,7 +463,7 @@ def test_files_named_after_languages(tmp_path: Path) -> None:
         jsonl(tmp_path / "all" / f"{lang}.jsonl", rows)
     settings = Files(path=str(tmp_path / "all"), languages=())
     assert files.languages(settings) == ("de", "tr")
-    assert not files.summary(settings).notes()
+    assert files.summary(settings).notes() == [shared(10)]
     assert len(files.recorded(files.narrowed(settings, ["tr"], "recorded"), "tr").prompts) == 10
     for lang in ("de", "tr"):
         (tmp_path / "all" / f"{lang}.jsonl").rename(tmp_path / "all" / f"own_{lang}.jsonl")
