@@ -21,9 +21,8 @@ LONGEST = 500  # characters of a name
 MANY = 100  # prompts a value: a source that has more is no document
 STRAY = 0.05  # prompts of which it may say two things: the same question opens two conversations
 Prompt = tuple[str, str]  # (language, id)
-SHORTEST = (
-    100  # characters of a prompt that can be nearly another: one character of a short question is another question
-)
+# Characters of a prompt that can be nearly another: one character of a short question is another question.
+SHORTEST = 100
 LEAF = 16  # characters of which each is left out in turn
 
 
@@ -63,29 +62,32 @@ def nearly_same(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
     ones are, and so on with what remains, down to LEAF characters.
     """
     kept = sorted({text for text in texts if len(text) >= SHORTEST})
-    for one, other in sorted(set(_candidates([(text, number) for number, text in enumerate(kept)]))):
+    for one, other in sorted(set(_candidates(kept, [(number, 0, len(text)) for number, text in enumerate(kept)]))):
         if _one_apart(kept[one], kept[other]):
             yield kept[one], kept[other]
 
 
-def _candidates(rests: Sequence[tuple[str, int]]) -> Iterator[tuple[int, int]]:
-    """Numbers of texts whose rests may be one apart, the lower one first."""
-    halves: dict[tuple[int, bool, str], list[tuple[str, int]]] = defaultdict(list)
+def _candidates(texts: Sequence[str], rests: Sequence[tuple[int, int, int]]) -> Iterator[tuple[int, int]]:
+    """Numbers of texts whose rests, each from a place to a place, may be one apart, the lower one first.
+
+    Halves are known by their hash, which takes less memory than they do; what two share by chance is compared in vain.
+    """
+    halves: dict[tuple[int, bool, int], list[tuple[int, int, int]]] = defaultdict(list)
     leaves: dict[str, set[int]] = defaultdict(set)
-    for rest, number in rests:
-        size = len(rest)
+    for number, start, end in rests:
+        text, size = texts[number], end - start
         if size <= LEAF + 1:  # one more, as the other text may be shorter
-            for place in range(size + 1):
-                leaves[rest[:place] + rest[place + 1 :]].add(number)
+            for place in range(start, end + 1):
+                leaves[text[start:place] + text[place + 1 : end]].add(number)
         if size > LEAF:
             for half in {size // 2, (size - 1) // 2}:  # of its own length, and of a shorter one's
-                halves[half, True, rest[:half]].append((rest[half:], number))
-                halves[half, False, rest[-half:]].append((rest[:-half], number))
+                halves[half, True, hash(text[start : start + half])].append((number, start + half, end))
+                halves[half, False, hash(text[end - half : end])].append((number, start, end - half))
     for numbers in leaves.values():
         yield from combinations(sorted(numbers), 2)
     for found in halves.values():
         if len(found) > 1:
-            yield from _candidates(found)
+            yield from _candidates(texts, found)
 
 
 def _one_apart(one: str, other: str) -> bool:
