@@ -300,6 +300,23 @@ def test_scores_do_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
         assert one.tobytes() == two.tobytes()
 
 
+def test_systems_that_say_the_same_tie_wherever_they_stand(tmp_path: Path) -> None:
+    """The last rows of a matrix are multiplied in another order than the others, so that equal rows differ by a bit."""
+    draw = np.random.default_rng(0)
+    for documents in (9, 10, 11):  # 27, 30 and 33 rows
+        said = [" ".join(f"word{number}" for number in draw.integers(0, 90, 60)) for _ in range(documents)]
+        facts = [(str(d), text, system, float(draw.normal())) for d, text in enumerate(said) for system in "abc"]
+        rows = [
+            {"id": d, "lang": "de", "document": f"text {d}", "response": text, "system": system, "rating": rating}
+            for d, text, system, rating in facts
+        ]
+        data = load(tmp_path, rows, f"{documents}.jsonl")["de"]
+        table = scores(tmp_path, [data], data, BagOfWords(), f"same{documents}")
+        assert (table == table[:, :1]).all() and len(np.unique(table)) == documents
+        by_system = scores(tmp_path, [data], data, SystemIdentity(), f"system{documents}")
+        assert (by_system != by_system[:, :1]).any()  # whatever they say
+
+
 def test_the_seed_decides_the_folds(tmp_path: Path) -> None:
     data = load(tmp_path, planted("de"))["de"]
     tables = [scores(tmp_path, [data], data, BagOfWords(), f"seed{seed}", seed=seed) for seed in (0, 1)]

@@ -157,6 +157,23 @@ def score_rows(recorded: Recorded, rm: RewardSettings, heads: Path, features: Pa
     theirs = np.flatnonzero(unseen >= 0)
     out: Array = by_head.mean(axis=0)
     out[theirs] = by_head[unseen[theirs], theirs]
+    return level(recorded, out, blocks)
+
+
+def level(recorded: Recorded, scores: Array, blocks: Sequence[Array] = ()) -> Array:
+    """(rows,) scores, of responses with one text to a prompt the first one's, if their features are equal as well.
+
+    By itself a product of matrices sums its last rows in another order, and a batch pads, so that equal texts are told
+    apart by a last digit and the order of systems' names picks.
+    """
+    first: dict[tuple[str, str], int] = {}
+    rows = enumerate(recorded.flat())
+    same = np.array([first.setdefault((prompt.id, response), row) for row, (prompt, _, response, _) in rows])
+    again = np.flatnonzero(same != np.arange(len(same)))
+    for block in blocks:
+        again = again[(block[again] == block[same[again]]).all(axis=1)]
+    out = scores.copy()
+    out[again] = scores[same[again]]
     return out
 
 

@@ -24,7 +24,7 @@ from xling.results.samples import Array, iterate_samples, ragged
 from xling.results.specs import ScoreSpec
 from xling.rewards import REWARDS, FeatureScorer, Request, RewardSettings, Scorer, encoder_of
 from xling.rewards.heads import blocks_of as features_of
-from xling.rewards.heads import score_rows
+from xling.rewards.heads import level, score_rows
 from xling.rewards.settings import RewardModel
 from xling.stages.blocks import PROMPTS, blocks_of, both_samples, kept_arrays, read_arrays
 from xling.stages.features import FEEDBACK, feature_blocks, reader_of
@@ -235,12 +235,12 @@ def _unseen(context: Context, spec: ScoreSpec, recorded: Recorded, features: Pat
     """(rows,) scores of recorded responses by a reward model that was trained elsewhere, or was not trained at all."""
     scores = SpecScores(context, spec, recorded)
     if isinstance(scores.scorer, FeatureScorer):
-        return scores.scorer.predict(features_of(recorded, spec.rm, features))
+        return level(recorded, scores.scorer.predict(features_of(recorded, spec.rm, features)))
     answers = zip(recorded.prompts, map(list, recorded.responses), strict=True)
     rows = scores.of("recorded", answers, len(recorded.prompts), PROMPTS)
     if scores.scorer.cut is not None:
         write_json(context.out / "score.json", scores.cut)
-    return np.array([score for row in rows for score in row])
+    return level(recorded, np.array([score for row in rows for score in row]))
 
 
 def write_recorded(recorded: Recorded, scores: Array, out: Path) -> None:
