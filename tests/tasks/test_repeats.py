@@ -1,6 +1,7 @@
 """Prompts that one character tells apart: all of them are found, and they are one document."""
 
 import random
+from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 
@@ -33,6 +34,18 @@ def test_all_that_one_character_tells_apart_are_found(monkeypatch: pytest.Monkey
             texts.add(text[:place] + draw.choice(("", "a", "bb")) + text[place + 1 :])
     found = set(nearly_same(texts))
     assert found == {pair for pair in combinations(sorted(texts), 2) if one_apart(*pair)} and len(found) > 150
+
+
+def test_of_prompts_of_one_template_each_two_are_compared_once() -> None:
+    """Each way to halve them told the same pairs again: 4,000 prompts that a number told apart took a minute."""
+    template = "Sum up what is said below. " * 20
+
+    def compared(names: Iterable[object]) -> list[tuple[int, int]]:
+        texts = [f"{template} document {name} {template}" for name in names]
+        return sorted(repeats._candidates(texts, [(number, 0, len(text)) for number, text in enumerate(texts)]))
+
+    assert not compared(range(200))  # digits alone tell them apart
+    assert compared("abcdefghijklmnopqrstuvwxyz") == list(combinations(range(26), 2))
 
 
 def test_a_short_prompt_and_one_with_another_digit_are_others() -> None:

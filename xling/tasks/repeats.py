@@ -74,11 +74,12 @@ def _candidates(texts: Sequence[str], rests: Sequence[tuple[int, int, int]]) -> 
     """
     halves: dict[tuple[int, bool, int], list[tuple[int, int, int]]] = defaultdict(list)
     leaves: dict[str, set[int]] = defaultdict(set)
-    for number, start, end in rests:
+    for number, start, end in _trimmed(texts, rests):
         text, size = texts[number], end - start
         if size <= LEAF + 1:  # one more, as the other text may be shorter
             for place in range(start, end + 1):
-                leaves[text[start:place] + text[place + 1 : end]].add(number)
+                if place == end or not text[place].isdigit():  # one that numbers tell apart is no candidate
+                    leaves[text[start:place] + text[place + 1 : end]].add(number)
         if size > LEAF:
             for half in {size // 2, (size - 1) // 2}:  # of its own length, and of a shorter one's
                 halves[half, True, hash(text[start : start + half])].append((number, start + half, end))
@@ -90,11 +91,38 @@ def _candidates(texts: Sequence[str], rests: Sequence[tuple[int, int, int]]) -> 
             yield from _candidates(texts, found)
 
 
+def _trimmed(texts: Sequence[str], rests: Sequence[tuple[int, int, int]]) -> Sequence[tuple[int, int, int]]:
+    """Without what begins all of them, as a template does, and then what ends them."""
+    front = _common(texts[number][start:end] for number, start, end in rests)
+    back = _common(texts[number][start + front : end][::-1] for number, start, end in rests)
+    return [(number, start + front, end - back) for number, start, end in rests]
+
+
+def _common(texts: Iterable[str]) -> int:
+    """How many characters at the front are the same in all."""
+    rest = iter(texts)
+    same = next(rest, "")
+    for text in rest:
+        same = same[: _shared(same, text)]
+        if not same:
+            break
+    return len(same)
+
+
 def _one_apart(one: str, other: str) -> bool:
     shorter, longer = sorted((one, other), key=len)
-    same = next((place for place, (a, b) in enumerate(zip(shorter, longer, strict=False)) if a != b), len(shorter))
+    same = _shared(shorter, longer)
     added = len(longer) - len(shorter)
     if added > 1:
         return False
     differ = longer[same] + ("" if added else shorter[same])
     return shorter[same + 1 - added :] == longer[same + 1 :] and not any(map(str.isdigit, differ))
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters at the front are the same, found by halves."""
+    same, end = 0, min(len(one), len(other))
+    while same < end:
+        half = (same + end + 1) // 2
+        same, end = (half, end) if one[same:half] == other[same:half] else (same, half - 1)
+    return same
