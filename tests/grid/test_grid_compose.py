@@ -50,7 +50,7 @@ def full(front: Front, cells: Cells, cell: dict[str, Any]) -> dict[str, Any]:
     languages = [f"{key}={axes[key]}" for key in ("source_lang", "target_lang")]
     composed = front.composer.compose([*cells.request.fixed, *values, *languages]).container
     keys = ("task", "policy", "sft", "rm_backbone", "optimizer", "judge", "seed", "target_lang", "reward_task")
-    keys += ("translator", "reward_data", "sft_data", "lid")
+    keys += ("translator", "reward_data", "sft_data", "ensemble", "lid")
     return {key: composed[key] for key in keys} | {"source_langs": [composed["source_lang"]], "axes": axes}
 
 
