@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from small_grid import Runner, changed, contents, experiment, refused
@@ -107,3 +108,10 @@ def test_what_cannot_be_combined_is_refused(no_model: Path) -> None:
     refused(experiment(no_model, ensemble=unknown), r"ensemble\.also=likelihood is no untrained .*likelihood_sft")
     with pytest.raises(ConfigError, match=r"would judge its own picks\. Type judge\.half=true"):
         judge_stage(experiment(no_model, "tr", "tr", judge="target_rm", ensemble=Ensemble(2)))
+    other_seeds = msgspec.structs.replace(
+        experiment(no_model, "tr", "tr", judge="target_rm", ensemble=Ensemble(2)), seed=1
+    )
+    with pytest.raises(ConfigError, match=r"learns from what one that ensemble combines"):
+        judge_stage(other_seeds)
+    with pytest.raises(ConfigError, match=r"seed=4000000000 with ensemble\.seeds=3 .* Type seed=1431655764 or less"):
+        ensemble_seeds(4_000_000_000, 3)

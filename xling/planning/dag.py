@@ -206,15 +206,21 @@ def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> S
         raise ConfigError(
             f"judge={experiment.judge.name}: its `verdicts` name no stage `verdict`, which win rates are made from."
         )
-    members = [stage.key for stage in parents["score"].parents.values()]
-    if parents["score"].kind == "ensemble" and verdicts.parents["verdict"].key in members:
+    members = [_but_for_seed(stage) for stage in parents["score"].parents.values()]
+    if parents["score"].kind == "ensemble" and _but_for_seed(verdicts.parents["verdict"]) in members:
         raise ConfigError(
-            f"The reward model that judges {lang} is one of those that ensemble combines there: it would judge its own "
-            "picks. Type judge.half=true, or judge/rm_backbone=NAME for another one."
+            f"The reward model that judges {lang} learns from what one that ensemble combines there learns from: it "
+            "would judge its own picks. Type judge.half=true, or judge/rm_backbone=NAME for another one."
         )
     label = label_of("judge", sources, (lang,), *((one,) for one in regime))
     spec = replace(spec, where={**verdicts.spec.get(WHERE, {}), **spec.where})
     return make("judge", label, {**verdicts.spec, **msgspec.to_builtins(spec)}, {**parents, **verdicts.parents})
+
+
+def _but_for_seed(score: Stage) -> object:
+    """What tells the reward models of scores apart, but for the seed that they were trained with."""
+    reward = score.parents.get("reward")
+    return score.key if reward is None else {**reward.spec, "seed": 0}
 
 
 def _heard(experiment: Experiment) -> tuple[str, ...]:
@@ -320,7 +326,15 @@ def rewards(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
 
 
 def ensemble_seeds(seed: int, count: int) -> range:
-    """Those of an ensemble's reward models: no two ensembles of a grid share one, and one of a model has its own."""
+    """Those of an ensemble's reward models: no two ensembles of a grid share one, and one of a model has its own.
+
+    ConfigError if they are larger than seeds can be.
+    """
+    if (seed + 1) * count > 2**32:
+        raise ConfigError(
+            f"seed={seed} with ensemble.seeds={count} trains reward models of seeds to {(seed + 1) * count - 1}, and "
+            f"a seed is below 4294967296. Type seed={2**32 // count - 1} or less."
+        )
     return range(seed * count, (seed + 1) * count)
 
 
