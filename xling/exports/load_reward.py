@@ -26,10 +26,12 @@ class Reward:
         self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         kind = getattr(transformers, self.how["class"])
         dtype = getattr(torch, self.how["dtype"])
-        how = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
-        self.model = kind.from_pretrained(folder, **how).eval()
+        how = {"dtype": dtype, "use_safetensors": True}
+        self.model = kind.from_pretrained(folder, trust_remote_code=False, **how).eval()
         if self.how["reads"] == "log_ratio":
-            self.reference: Any = kind.from_pretrained(Path(folder) / "reference", **how).eval()
+            self.reference: Any = kind.from_pretrained(
+                Path(folder) / "reference", trust_remote_code=False, **how
+            ).eval()
         self.head = {} if self.how["reads"] == "logit" else load_file(Path(folder) / "head.safetensors")
 
     @torch.inference_mode()
