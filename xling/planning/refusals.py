@@ -9,7 +9,7 @@ from xling.experiment import Experiment
 from xling.measures.language import labels
 from xling.models.checkpoints import check_lengths, check_policy
 from xling.models.ridge import half_of
-from xling.optimizers import OPTIMIZERS, is_encoder_decoder, trains
+from xling.optimizers import OPTIMIZERS, PolicyTraining, is_encoder_decoder, trains
 from xling.options import name_of
 from xling.planning import check_kinds
 from xling.planning.judging import module_of
@@ -71,21 +71,26 @@ def check(experiment: Experiment, judging: RewardModel) -> None:
     check_lengths(policy, (policy.max_prompt_tokens, policy.max_new_tokens), "policy")
     check_reward_model(experiment, rm)
     OPTIMIZERS.of(experiment.optimizer).check(experiment.optimizer, policy, rm)
-    if trains(experiment.optimizer) and rm.compares:
+    if trains(experiment.optimizer):
+        _check_trained(experiment, experiment.optimizer, policy, rm)
+
+
+def _check_trained(experiment: Experiment, how: PolicyTraining, policy: LanguageModel, rm: RewardModel) -> None:
+    """What an optimizer that trains the policy on rewards of single responses cannot do."""
+    if rm.compares:
         raise ConfigError(
             f"rm_backbone={rm.name} compares a response with the other samples of its prompt, and "
-            f"optimizer={name_of(experiment.optimizer)} learns from rewards of single ones. Type optimizer=best_of_n."
+            f"optimizer={name_of(how)} learns from rewards of single ones. Type optimizer=best_of_n."
         )
-    if trains(experiment.optimizer) and experiment.ensemble != Ensemble():
+    if experiment.ensemble != Ensemble():
         raise ConfigError(
-            f"ensemble combines rewards of the samples of a pool, and optimizer={name_of(experiment.optimizer)} learns "
+            f"ensemble combines rewards of the samples of a pool, and optimizer={name_of(how)} learns "
             "from rewards of single ones. Type optimizer=best_of_n."
         )
-    if trains(experiment.optimizer):
-        _check_following("optimizer", experiment.optimizer.optimizer, policy)
-    if trains(experiment.optimizer) and "demonstrations" not in offers(experiment.task):
+    _check_following("optimizer", how.optimizer, policy)
+    if "demonstrations" not in offers(experiment.task):
         raise ConfigError(
-            f"optimizer={name_of(experiment.optimizer)} learns on the prompts of training demonstrations, and "
+            f"optimizer={name_of(how)} learns on the prompts of training demonstrations, and "
             f"{_task(experiment.task)} has none. Use optimizer=best_of_n, which trains nothing."
         )
 

@@ -79,10 +79,17 @@ class HeadedNet(nn.Module):
     The Trainer's checkpoints are safetensors, which refuse the same memory under two names.
     """
 
+    pair: ClassVar[bool] = False  # whether it reads prompt and response as a pair, in both directions
+
     def __init__(self) -> None:
         super().__init__()
         self.register_state_dict_post_hook(_without_aliases)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_miss_no_aliases)  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def read(cls, folder: Path, **how: Any) -> Any:
+        """What is trained, from a stage's folder."""
+        return load_trunk(folder, encoder=cls.pair, **how)
 
 
 def _aliases(net: nn.Module) -> set[str]:
@@ -112,18 +119,12 @@ class RewardNet(HeadedNet):
     """A trunk (decoder-only or encoder-decoder) with a scalar head on the pooled states of the response."""
 
     kind: ClassVar[str] = "language_model"
-    pair: ClassVar[bool] = False  # whether it reads prompt and response as a pair, in both directions
     needed: ClassVar[tuple[str, ...]] = ("pad", "eos")  # special tokens of the tokenizer
 
     def __init__(self, trunk: Any, tokenizer: Any, pooling: str, limits: Limits = LIMITS) -> None:
         super().__init__()
         self.trunk, self.tokenizer, self.pooling, self.limits = trunk, tokenizer, pooling, limits
         self.head = scalar_head(trunk)
-
-    @classmethod
-    def read(cls, folder: Path, **how: Any) -> Any:
-        """What is trained, from a stage's folder."""
-        return load_trunk(folder, encoder=cls.pair, **how)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, decoder_input_ids: Tensor | None = None
@@ -257,11 +258,6 @@ class PairNet(HeadedNet):
         if getattr(trunk, "pooler", None) is not None:
             trunk.pooler = nn.Identity()  # not read; a checkpoint may lack it
         self.head = scalar_head(trunk)
-
-    @classmethod
-    def read(cls, folder: Path, **how: Any) -> Any:
-        """What is trained, from a stage's folder."""
-        return load_trunk(folder, encoder=cls.pair, **how)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """(B, L) right-padded pairs -> (B,) rewards."""

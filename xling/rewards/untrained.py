@@ -1,7 +1,6 @@
 """References and controls that learn nothing; docs/controls.md says what each is for."""
 
 import hashlib
-import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -59,11 +58,6 @@ def check(rm: Settings, choices: Choices) -> None:
     """Each score has its own needs of the task, the policy and the responses."""
     if rm.score.endswith("cosine"):
         check_encoder(rm.encoder)
-    if rm.score == "consensus" and importlib.util.find_spec("fastchrf") is None:
-        raise ConfigError(
-            "rm_backbone=consensus needs the package fastchrf, which is not installed here. Install it with `pip "
-            "install fastchrf`, or type rm_backbone=consensus_cosine."
-        )
     if rm.score.startswith("likelihood"):
         _check_likelihood(rm.score, choices)
     if rm.score == "human" and not choices.recorded:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from xling.analysis.findings.candidates import FEWEST, Bools, Offer
 from xling.analysis.statistics.bootstrap import Floats, Ints
@@ -155,7 +155,7 @@ class World:
         apart = (leads.sum(axis=1, keepdims=True) - leads).argmax(axis=2)  # best on all of them but one
         tried = np.take_along_axis(leads, apart[:, :, None], axis=2)[:, :, 0]
         lead, error = tried.mean(axis=1), tried.std(axis=1, ddof=1) / math.sqrt(len(others))
-        half = error * student.ppf(1 - ALPHA / 2, len(others) - 1)
+        half = error * stdtrit(len(others) - 1, 1 - ALPHA / 2)
         return Gate(rules, best, lead, lead - half, lead + half, len(others))
 
     def _leads(self, rule: str, t: int, others: Sequence[int]) -> Floats:
@@ -179,12 +179,8 @@ class World:
         gate, none = self.gate(t), self.pick("none", t)
         if gate is None or none is None:
             return None
-        picks = np.stack([self._sure(self.pick(rule, t), none) for rule in gate.rules], axis=1)
+        picks = np.stack([none if (pick := self.pick(rule, t)) is None else pick for rule in gate.rules], axis=1)
         return np.where(gate.above, np.take_along_axis(picks, gate.best[:, None], axis=1)[:, 0], none)
-
-    @staticmethod
-    def _sure(pick: Ints | None, none: Ints) -> Ints:
-        return none if pick is None else pick
 
     def gains(self, t: int) -> Floats:
         """(B, RULES, GAINS) of a target; NaN where a rule has nothing to take."""
