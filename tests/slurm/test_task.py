@@ -25,6 +25,13 @@ def starts_of(toy: Toy, label: str) -> list[int]:
     return [int(line.rpartition(" ")[2]) for line in toy.turns() if line.startswith(label)]
 
 
+def wait_training(toy: Toy, label: str) -> None:
+    """Until a training stage has a checkpoint to go on from."""
+    toy.wait_running(label)
+    kind, key = toy.stages()[label]
+    wait_until(lambda: list(toy.root.glob(f"stages/{kind}/{key}.partial/*/step")), f"a checkpoint of {label}")
+
+
 def test_a_time_limit_is_another_turn_and_counts(toy: Toy) -> None:
     toy.behaviour = {"sft[de]": "train 800"}
     toy.sources = toy.targets = ("de",)
@@ -53,8 +60,7 @@ def test_a_preemption_is_another_turn_and_does_not_count(toy: Toy) -> None:
     toy.settings = ("pack_minutes=0", "mem_gb=0.2", "partition=preemptible", "late_seconds=5",
                     "timeout_min=1", "signal_delay_s=20", "max_num_timeout=0")  # fmt: skip
     toy.launch()
-    toy.wait_running("sft[de]")
-    wait_until(lambda: starts_of(toy, "sft[de]"), "it trains")
+    wait_training(toy, "sft[de]")
     hog(toy.cluster, 3)
     toy.wait(180)
     starts = starts_of(toy, "sft[de]")
@@ -67,8 +73,7 @@ def test_an_administrator_takes_a_node_down(toy: Toy) -> None:
     toy.behaviour = {"sft[de]": f"train {STEPS}"}
     toy.sources = toy.targets = ("de",)
     toy.launch()
-    toy.wait_running("sft[de]")
-    wait_until(lambda: starts_of(toy, "sft[de]"), "it trains")
+    wait_training(toy, "sft[de]")
     node = toy.cluster.run("squeue", "-h", "-j", toy.job_of("sft[de]"), "-o", "%N").strip()
     toy.cluster.down(node)
     toy.wait(180)
@@ -83,8 +88,7 @@ def test_a_node_dies_and_its_orphan_runs_on(toy: Toy) -> None:
     toy.behaviour = {"sft[de]": "train 600"}
     toy.sources = toy.targets = ("de",)
     toy.launch()
-    toy.wait_running("sft[de]")
-    wait_until(lambda: starts_of(toy, "sft[de]"), "it trains")
+    wait_training(toy, "sft[de]")
     node = toy.cluster.run("squeue", "-h", "-j", toy.job_of("sft[de]"), "-o", "%N").strip()
     toy.cluster.kill(node)
     assert toy.cluster.jobs_of_node(node)
