@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from xling.analysis.items.scored import (
-    Column,
     Finished,
+    Measured,
     Scored,
+    by_model,
     by_panel,
     columns_in,
     drawn,
@@ -27,13 +28,11 @@ from xling.analysis.items.scored import (
     prompts_of,
     readable,
     table_of,
-    wide,
     without,
 )
 from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.types import PERCENT
 from xling.analysis.statistics.bootstrap import Floats, Ints, Sample, resample
-from xling.analysis.statistics.intervals import fold
 from xling.analysis.tidy.finding import Finding, Row, columns_of, is_home, some
 from xling.config.common import is_foreign
 from xling.errors import StoreError
@@ -140,7 +139,7 @@ def home_picks(table: pd.DataFrame, left_out: Sequence[str] = ()) -> list[Findin
     def rows_of(part: pd.DataFrame) -> tuple[list[Row], list[Row]]:
         columns, fresh = drawn(columns_in(part, "increase", ITEMS, "prompts", misfits))
         samples = [(one, resample(clusters, one.values, one.seed, fresh=fresh)) for one, clusters in columns]
-        pairs = _by_pair(samples)
+        pairs = by_model(samples, ["increase"])
         return pairs, _shares(samples, pairs)
 
     inner = ("target_lang", "source_lang", "seed", *ITEMS, "increase")
@@ -152,22 +151,7 @@ def home_picks(table: pd.DataFrame, left_out: Sequence[str] = ()) -> list[Findin
     ]
 
 
-_Sampled = tuple[Column, Sample]  # the increases of its sources
-
-
-def _by_pair(columns: Sequence[_Sampled]) -> list[Row]:
-    rows: list[Row] = []
-    for target in dict.fromkeys(column.target for column, _ in columns):
-        own = [(column.sources, sample) for column, sample in columns if column.target == target]
-        sources = sorted({source for there, _ in own for source in there})
-        estimates = fold([wide(sample, there, sources) for there, sample in own])
-        for source, estimate in zip(sources, estimates, strict=True):
-            row: Row = {"source_lang": source, "target_lang": target, "home": is_home(source, target)}
-            rows.append(row | columns_of("increase", estimate) | {"n": estimate.n if estimate else 0})
-    return rows
-
-
-def _shares(columns: Sequence[_Sampled], pairs: Sequence[Row]) -> list[Row]:
+def _shares(columns: Sequence[Measured], pairs: Sequence[Row]) -> list[Row]:
     rows: list[Row] = []
     for models, belongs in (("foreign", is_foreign), ("home", is_home)):
         samples = []

@@ -17,25 +17,26 @@ from xling.analysis.items.scored import (
     Column,
     Finished,
     Scored,
+    by_model,
     by_panel,
     columns_in,
     drawn,
     finished_cells,
     once,
+    over_models,
     table_of,
 )
 from xling.analysis.matrix.accuracy import correct, length_hits
-from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.types import PERCENT
 from xling.analysis.statistics.bootstrap import POINTS, SHARE, Clusters, Floats, Sample, resample
-from xling.analysis.statistics.intervals import Estimate, fold
-from xling.analysis.tidy.finding import Finding, Row, columns_of, is_home, some
+from xling.analysis.tidy.finding import Finding, Row, is_home, some
 from xling.config.common import is_foreign
 from xling.grid.store import Store
 from xling.results.items import read_heldout
 
 MEASURES = ("accuracy", "length_accuracy", "agreement", "expected", "excess")
 ITEMS = ("group", "length_hit")
+GROUPS = {"all": lambda *_: True, "home": is_home, "foreign": is_foreign}
 _SPAN = np.stack([SHARE] * 4 + [POINTS], axis=1)  # (2, measures)
 NOTE = (
     "Percent of held-out decisions; expected = a b + (1 - a)(1 - b) of accuracies a and b, excess = agreement - "
@@ -90,8 +91,8 @@ def length_agreement(table: pd.DataFrame, left_out: Sequence[str] = ()) -> list[
         for column in columns_in(part, "hit", ITEMS, "held-out items", misfits):
             if not any(_same(column, other) for other in kept):
                 kept.append(column)
-        columns, _ = drawn(kept)
-        return _by_model(columns, crossed), _over_models(columns, crossed)
+        measured = [(column, _measured(column, clusters, crossed)) for column, clusters in drawn(kept)[0]]
+        return by_model(measured, MEASURES), over_models(measured, MEASURES, GROUPS)
 
     inner = ("target_lang", "source_lang", "seed", "recorded", *ITEMS, "hit")
     rows, means = by_panel(table, inner, rows_of)
@@ -105,48 +106,24 @@ def length_agreement(table: pd.DataFrame, left_out: Sequence[str] = ()) -> list[
     ]
 
 
-_Drawn = tuple[Column, Clusters]
-
-
 def _same(one: Column, other: Column) -> bool:
     """The same but for the seed: a reward model that is fitted in closed form depends on none."""
     same = (one.target, one.sources) == (other.target, other.sources) and one.items.equals(other.items)
     return same and np.array_equal(one.values, other.values)
 
 
-def _by_model(columns: Sequence[_Drawn], crossed: bool) -> list[Row]:
-    rows: list[Row] = []
-    for target in dict.fromkeys(column.target for column, _ in columns):
-        own = [one for one in columns if one[0].target == target]
-        sources = sorted({source for column, _ in own for source in column.sources})
-        estimates = fold([_measured(column, clusters, sources, crossed) for column, clusters in own])
-        for number, source in enumerate(sources):
-            row = _row(estimates[number :: len(sources)])
-            rows.append({"source_lang": source, "target_lang": target, "home": is_home(source, target), **row})
-    return rows
-
-
-def _row(estimates: Sequence[Estimate | None]) -> Row:
-    found: Row = {}
-    for name, estimate in zip(MEASURES, estimates, strict=True):
-        found |= columns_of(name, estimate)
-    first = estimates[0]
-    return found | {"n": first.n if first else 0}
-
-
-def _measured(column: Column, clusters: Clusters, sources: Sequence[str], crossed: bool) -> Sample:
-    """MEASURES of all sources, a measure after the other; NaN for a source that this seed lacks."""
-    full = np.full((len(column.values), len(sources)), np.nan)
-    full[:, [sources.index(source) for source in column.sources]] = column.values
+def _measured(column: Column, clusters: Clusters, crossed: bool) -> Sample:
+    """MEASURES of all sources, a measure after the other."""
+    hits, sources = column.values, len(column.sources)
     rule = column.items["length_hit"].to_numpy(dtype=np.float64)[:, None]
-    values = np.hstack([full, np.repeat(rule, len(sources), axis=1), full * rule + (1 - full) * (1 - rule)])
+    values = np.hstack([hits, np.repeat(rule, sources, axis=1), hits * rule + (1 - hits) * (1 - rule)])
     sample = resample(clusters, values, column.seed, crossed=crossed)
     return replace(
         sample,
         means=_with_expected(sample.means[None])[0],
         resamples=_with_expected(sample.resamples),
         present=None,
-        span=np.repeat(_SPAN, len(sources), axis=1),
+        span=np.repeat(_SPAN, sources, axis=1),
         sums=None,
         apart=None,
     )
@@ -157,24 +134,3 @@ def _with_expected(means: Floats) -> Floats:
     own, rule, agreement = np.split(means, 3, axis=1)
     expected = own * rule + (1 - own) * (1 - rule)
     return PERCENT * np.hstack([own, rule, agreement, expected, agreement - expected])
-
-
-def _over_models(columns: Sequence[_Drawn], crossed: bool) -> list[Row]:
-    """Means over a target's reward models, then over targets, for all of them, those at home, those from abroad."""
-    rows: list[Row] = []
-    for models, belongs in (("all", lambda *_: True), ("home", is_home), ("foreign", is_foreign)):
-        samples, fitted = [], set[tuple[str, str]]()
-        for column, clusters in columns:
-            if members := column.members(belongs):
-                sample = _measured(column, clusters, column.sources, crossed)
-                means, resamples = (
-                    values.reshape(len(values), len(MEASURES), -1)[:, :, members].mean(axis=2)
-                    for values in (sample.means[None], sample.resamples)
-                )
-                samples.append(replace(sample, means=means[0], resamples=resamples, span=_SPAN))
-                fitted |= {(column.target, column.sources[member]) for member in members}
-        if samples:
-            targets = {target for target, _ in fitted}
-            row: Row = {"models": models, "reward_models": len(fitted), "targets": len(targets)}
-            rows.append(row | _row(over_columns(samples)))
-    return rows

@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.types import Seeds
 from xling.analysis.statistics.bootstrap import Clusters, Floats, Sample, draw
-from xling.analysis.tidy.finding import MOST_NAMED, Row, some
+from xling.analysis.statistics.intervals import Estimate, fold
+from xling.analysis.tidy.finding import MOST_NAMED, Row, columns_of, is_home, some
 from xling.errors import StoreError
 from xling.grid.records import Ref
 from xling.grid.stage import NO_SOURCE
@@ -224,10 +226,71 @@ def drawn(columns: Sequence[Column], group: str = "group") -> tuple[list[tuple[C
     return list(zip(labelled, clusters, strict=True)), fresh
 
 
-def wide(sample: Sample, there: Sequence[str], sources: Sequence[str]) -> Sample:
-    """A column's quantities in the order of `sources`; NaN for those it lacks."""
-    places = [sources.index(source) for source in there]
-    means = np.full(len(sources), np.nan)
-    resamples = np.full((len(sample.resamples), len(sources)), np.nan)
+# --- measures of reward models ------------------------------------------------------------------------------
+
+Measured = tuple[Column, Sample]  # measures of the column's sources, a measure after the other
+
+
+def by_model(measured: Sequence[Measured], measures: Sequence[str]) -> list[Row]:
+    """A row a reward model and target, folded over seeds."""
+    rows: list[Row] = []
+    for target in dict.fromkeys(column.target for column, _ in measured):
+        own = [(column.sources, sample) for column, sample in measured if column.target == target]
+        sources = sorted({source for there, _ in own for source in there})
+        estimates = fold([_wide(sample, there, sources) for there, sample in own])
+        for number, source in enumerate(sources):
+            row: Row = {"source_lang": source, "target_lang": target, "home": is_home(source, target)}
+            rows.append(row | _row(measures, estimates[number :: len(sources)]))
+    return rows
+
+
+def over_models(
+    measured: Sequence[Measured], measures: Sequence[str], groups: Mapping[str, Callable[[str, str], bool]]
+) -> list[Row]:
+    """A row a group of reward models that has any: means over a target's, then over targets.
+
+    groups: which reward models belong, by source and target, by the name of the group.
+    """
+    rows: list[Row] = []
+    for models, belongs in groups.items():
+        own = [(column, sample, members) for column, sample in measured if (members := column.members(belongs))]
+        if own:
+            fitted = {(column.target, column.sources[member]) for column, _, members in own for member in members}
+            row: Row = {"models": models, "reward_models": len(fitted), "targets": len({one for one, _ in fitted})}
+            means = [_mean(sample, len(measures), members) for _, sample, members in own]
+            rows.append(row | _row(measures, over_columns(means)))
+    return rows
+
+
+def _row(measures: Sequence[str], estimates: Sequence[Estimate | None]) -> Row:
+    row: Row = {}
+    for name, estimate in zip(measures, estimates, strict=True):
+        row |= columns_of(name, estimate)
+    first = estimates[0]
+    return row | {"n": first.n if first else 0}
+
+
+def _wide(sample: Sample, there: Sequence[str], sources: Sequence[str]) -> Sample:
+    """The measures of `there` in the order of `sources`; NaN for those it lacks."""
+    measures, wide = len(sample.means) // len(there), len(sources)
+    places = [wide * measure + sources.index(source) for measure in range(measures) for source in there]
+    means = np.full(measures * wide, np.nan)
+    resamples = np.full((len(sample.resamples), measures * wide), np.nan)
     means[places], resamples[:, places] = sample.means, sample.resamples
-    return replace(sample, means=means, resamples=resamples, present=None)
+    span = None if sample.span is None else np.repeat(_ends(sample.span, measures), wide, axis=1)
+    return replace(sample, means=means, resamples=resamples, present=None, span=span)
+
+
+def _mean(sample: Sample, measures: int, members: Sequence[int]) -> Sample:
+    """Each measure's mean over some of the sources."""
+    means, resamples = (
+        values.reshape(len(values), measures, -1)[:, :, members].mean(axis=2)
+        for values in (sample.means[None], sample.resamples)
+    )
+    span = None if sample.span is None else _ends(sample.span, measures)
+    return replace(sample, means=means[0], resamples=resamples, span=span)
+
+
+def _ends(span: Floats, measures: int) -> Floats:
+    """(2, measures), for all sources of a measure have one scale."""
+    return span.reshape(2, measures, -1)[:, :, 0]

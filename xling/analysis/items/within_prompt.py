@@ -15,7 +15,6 @@ in the pool, of every two prompts up to MOST_OTHERS + 1 and of evenly chosen one
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,21 +23,21 @@ import pandas as pd
 from xling.analysis.items.scored import (
     Column,
     Finished,
+    Measured,
     Scored,
+    by_model,
     by_panel,
     columns_in,
     drawn,
     finished_cells,
     once,
+    over_models,
     prompts_of,
     table_of,
-    wide,
 )
-from xling.analysis.matrix.across import over_columns
 from xling.analysis.matrix.types import PERCENT
 from xling.analysis.statistics.bootstrap import SHARE, Clusters, Floats, Ints, Sample, cluster_sums
-from xling.analysis.statistics.intervals import Estimate, fold
-from xling.analysis.tidy.finding import Finding, Row, columns_of, is_home, some
+from xling.analysis.tidy.finding import Finding, Row, is_home, some
 from xling.config.common import is_foreign
 from xling.errors import StoreError
 from xling.grid import joined
@@ -143,7 +142,7 @@ def order_within(table: pd.DataFrame, left_out: Sequence[str] = ()) -> list[Find
     def rows_of(part: pd.DataFrame) -> tuple[list[Row], list[Row]]:
         columns, fresh = drawn(columns_in(part, list(SUMS), ITEMS, "prompts", misfits))
         samples = [(column, ranked(column, clusters, fresh)) for column, clusters in columns]
-        return _by_model(samples), _means(samples)
+        return _by_model(samples), over_models(samples, MEASURES, {"home": is_home, "foreign": is_foreign})
 
     rows, means = by_panel(table, ("target_lang", "source_lang", "seed", *ITEMS, *SUMS), rows_of)
     title = "Do rewards order the responses to one prompt"
@@ -152,9 +151,6 @@ def order_within(table: pd.DataFrame, left_out: Sequence[str] = ()) -> list[Find
         Finding("within_prompt", title, rows, NOTE, tuple(misfits)),
         Finding("within_prompt_means", f"{title}, means over targets", means, means_note, tuple(misfits)),
     ]
-
-
-_Ranked = tuple[Column, Sample]  # MEASURES of its sources, a measure after the other
 
 
 def ranked(column: Column, clusters: Clusters, fresh: bool) -> Sample:
@@ -189,52 +185,12 @@ def _measures(sums: Floats, whole: Floats, prompts: Floats) -> Floats:
         return np.hstack([within, between, apart / (apart + inside)])
 
 
-def _by_model(samples: Sequence[_Ranked]) -> list[Row]:
-    rows: list[Row] = []
-    for target in dict.fromkeys(column.target for column, _ in samples):
-        own = [(column, sample) for column, sample in samples if column.target == target]
-        sources = sorted({source for column, _ in own for source in column.sources})
-        names = [f"{measure} {source}" for measure in MEASURES for source in sources]
-        there = [[f"{measure} {source}" for measure in MEASURES for source in column.sources] for column, _ in own]
-        spans = np.broadcast_to(SHARE[:, None], (2, len(names)))
-        wides = [replace(wide(sample, had, names), span=spans) for (_, sample), had in zip(own, there, strict=True)]
-        estimates = fold(wides)
-        for number, source in enumerate(sources):
-            first = next(column for column, _ in own if source in column.sources)
-            pairs = int(first.values[:, first.sources.index(source), SUMS.index("pairs")].sum())
-            row: Row = {"source_lang": source, "target_lang": target, "home": is_home(source, target)}
-            rows.append(row | _row(estimates[number :: len(sources)]) | {"pairs": pairs})
-    return rows
-
-
-def _means(samples: Sequence[_Ranked]) -> list[Row]:
-    rows: list[Row] = []
-    for models, belongs in (("home", is_home), ("foreign", is_foreign)):
-        own = [(sample, members) for column, sample in samples if (members := column.members(belongs))]
-        if own:
-            fitted = {(c.target, c.sources[member]) for c, _ in samples for member in c.members(belongs)}
-            row: Row = {
-                "models": models,
-                "reward_models": len(fitted),
-                "targets": len({target for target, _ in fitted}),
-            }
-            rows.append(row | _row(over_columns([_mean(sample, members) for sample, members in own])))
-    return rows
-
-
-def _mean(sample: Sample, members: Sequence[int]) -> Sample:
-    """MEASURES over some of its sources."""
-    means, resamples = (
-        values.reshape(len(values), len(MEASURES), -1)[:, :, members].mean(axis=2)
-        for values in (sample.means[None], sample.resamples)
-    )
-    span = np.broadcast_to(SHARE[:, None], (2, len(MEASURES)))
-    return replace(sample, means=means[0], resamples=resamples, span=span)
-
-
-def _row(estimates: Sequence[Estimate | None]) -> Row:
-    found: Row = {}
-    for name, estimate in zip(MEASURES, estimates, strict=True):
-        found |= columns_of(name, estimate)
-    first = estimates[0]
-    return found | {"n": first.n if first else 0}
+def _by_model(samples: Sequence[Measured]) -> list[Row]:
+    """With the pairs within prompts of its first seed."""
+    pairs: dict[tuple[str, str], int] = {}
+    for column, _ in samples:
+        own = column.values[:, :, SUMS.index("pairs")].sum(axis=0)
+        for source, count in zip(column.sources, own.tolist(), strict=True):
+            pairs.setdefault((source, column.target), int(count))
+    rows = by_model(samples, MEASURES)
+    return [row | {"pairs": pairs[row["source_lang"], row["target_lang"]]} for row in rows]
