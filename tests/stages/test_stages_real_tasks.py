@@ -18,6 +18,7 @@ from small_grid import (
     array,
     by_kind,
     changed,
+    contents,
     every,
     experiment,
     kinds_that_differ,
@@ -29,7 +30,7 @@ from small_grid import (
 
 from xling.config.common import Template
 from xling.config.policies import Recorded
-from xling.errors import ConfigError
+from xling.errors import ConfigError, DataError
 from xling.experiment import Experiment
 from xling.grid.stage import Stage
 from xling.judges.human import Settings as Human
@@ -37,14 +38,17 @@ from xling.planning import dag
 from xling.planning.dag import judge_stage
 from xling.planning.refusals import check
 from xling.planning.specs import reward
+from xling.results.specs import located, unchanged
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.frozen_lm import Settings as FrozenLM
 from xling.rewards.networks import load_reward
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
+from xling.tasks.files import Settings as Files
 from xling.tasks.oasst import Settings as Oasst
 from xling.tasks.options import task_module
 from xling.tasks.released import Settings as Released
 from xling.tasks.render import with_facts
+from xling.tasks.rows import Columns
 from xling.tasks.seahorse import Settings as Seahorse
 from xling.tasks.seahorse_files import CORPORA
 
@@ -192,6 +196,33 @@ def test_texts_are_embedded_once_for_all_criteria(judgements: Released, monkeypa
     monkeypatch.setattr(dag, "encoder_identity", lambda encoder: "an encoder")
     one, other = (people(judgements, rm=SentenceEncoder(), rating_field=name) for name in ("focus", "coverage"))
     assert kinds_that_differ(one, other) == {"recorded", "gold", "reward", "score", "judge"}  # not embed
+
+
+def test_texts_are_read_once_whatever_stands_beside_them(tmp_path: Path, tiny_folder: Path) -> None:
+    """Columns and systems, ids, groups and ratings may be others: the same texts are the same data."""
+    rows = [row | {"prompt": row["document"]} for row in rated(["de", "tr"], 8)]
+    others = [
+        {"lang": row["lang"], "text": row["prompt"], "said": row["response"], "who": "ba"["ab".index(row["system"])]}
+        | {"nr": row["id"][::-1], "topic": row["id"][-1], "score": 0.1 * n}
+        for n, row in enumerate(reversed(rows))
+    ]
+    columns = Columns(id="nr", prompt="text", response="said", system="who", group="topic")
+    plain = Files(str(jsonl(tmp_path / "a.jsonl", rows)), ())
+    named = Files(str(jsonl(tmp_path / "b.jsonl", others)), (), columns=columns, rating_field="score")
+    rm = FrozenLM(features="both", checkpoint=str(tiny_folder))
+    one, two = people(plain, rm=rm), people(named, rm=rm)
+    assert kinds_that_differ(one, two) == {"recorded", "gold", "reward", "score", "judge"}  # not features
+    run, again = Runner(tmp_path / "one"), Runner(tmp_path / "two")
+    run.cell(one)
+    read_twice = [stage for stage in every(judge_stage(two)).values() if stage.kind == "features"]
+    assert {stage.label for stage in read_twice} == {"features[de] recorded", "features[tr] recorded"}
+    for stage in read_twice:
+        assert contents(again.folder(stage)) == contents(run.folder(stage))
+    _, folder = run.cell(two)
+    assert len(read(folder / "pairs.json")["group"]) == 8
+    jsonl(tmp_path / "b.jsonl", [row | {"said": f"{row['said']}."} for row in others])
+    with pytest.raises(DataError, match=r"b\.jsonl has changed since the grid was planned \(\w\w texts\)"):
+        unchanged(located(read_twice[0].spec))
 
 
 def test_pooled_sources_and_a_cap_end_to_end(judgements: Released, tmp_path: Path) -> None:

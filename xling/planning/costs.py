@@ -42,7 +42,7 @@ def priced(work: Callable[[Stage, Tokens], Work]) -> Callable[[Stage, Tokens], W
 def measured(stage: Stage, tokens: Tokens) -> Tokens:
     """`tokens`, with those of a sample of the stage's data where they say none."""
     langs = stage.spec.get("langs") or [stage.spec.get("lang")]
-    if None not in (tokens.prompt, tokens.response) or not stage.spec.get("task") or None in langs:
+    if None not in (tokens.prompt, tokens.response) or not located(stage.spec).get("task") or None in langs:
         return tokens
     prompt, response = tokens_of(_task(stage), langs[0]) or (None, None)
     return Tokens(tokens.prompt or prompt, tokens.response or response)

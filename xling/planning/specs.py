@@ -43,6 +43,7 @@ from xling.results.specs import (
     ScoreSpec,
     SftSpec,
     by_content,
+    by_texts,
     by_turns,
     data_spec,
     without_memory,
@@ -75,7 +76,8 @@ LOGITS_CHANGED = frozenset(_CHANGED.split())
 def make(
     kind: str, label: str, spec: Struct | Mapping[str, Any], parents: Mapping[str, Stage], by_text: bool = False
 ) -> Stage:
-    """A stage of a kind; checkpoints in folders stand in its key as what is in them, settings of memory do not.
+    """A stage of a kind; checkpoints in folders stand in its key as what is in them, settings of memory do not, and of
+    data of which texts alone are read these.
 
     by_text: chats are text to it also where its model has a chat template.
     """
@@ -85,7 +87,7 @@ def make(
     own |= logits_changed(kind, own, parents)
     if not by_text and _reads_by_template(parents):
         own = dict(by_turns(own))
-    return Stage.make(kind, KINDS[kind].version, label, by_content(without_memory(own)), parents)
+    return Stage.make(kind, KINDS[kind].version, label, by_content(without_memory(by_texts(own))), parents)
 
 
 def logits_changed(kind: str, spec: Mapping[str, Any], parents: Mapping[str, Stage]) -> dict[str, Any]:

@@ -55,8 +55,9 @@ TURNS = "turns"  # in `where`: the stage reads chats by their turns, and its dig
 APART: dict[str, Json] = {"micro_batch_size": None, "gradient_checkpointing": False, "chunk": 32}
 MEMORY = "memory"
 
-# What the stages of a use ask the task for. `recorded`, `crossfitted` and `texts` are what people rated, of which the
-# last leaves the ratings out. The length rule that a score is compared with is learnt from training ratings.
+# What the stages of a use ask the task for. `recorded`, `crossfitted` and `texts` are what people rated; the last is
+# documents and responses alone, whatever names, groups, systems and ratings are beside them. The length rule that a
+# score is compared with is learnt from training ratings.
 READS: dict[Use, tuple[tuple[Offer, Split], ...]] = {
     "demonstrations": (("demonstrations", "train"), ("demonstrations", "validation")),
     "pointwise": (("ratings", "train"), ("ratings", "validation")),
@@ -268,6 +269,14 @@ def by_turns(spec: Mapping[str, Json]) -> Mapping[str, Json]:
     return {**spec, "digest": _digest_of(found), WHERE: {**where, DATA: found, TURNS: True}}
 
 
+def by_texts(spec: Mapping[str, Json]) -> Mapping[str, Json]:
+    """The spec of a stage that reads nothing of its data but texts, with the task in `where`: their digest says all."""
+    where = spec.get(WHERE, {})
+    if where.get("use") != "texts":
+        return spec
+    return {name: value for name, value in spec.items() if name != "task"} | {WHERE: {**where, "task": spec["task"]}}
+
+
 def by_content(spec: Mapping[str, Json]) -> Mapping[str, Json]:
     """The spec with the digests of checkpoints in place of their folders, which stand in `where` then."""
     found = {
@@ -338,9 +347,10 @@ def _with(spec: Mapping[str, Json], path: Sequence[str], value: Json) -> dict[st
 
 def located(spec: Mapping[str, Json]) -> dict[str, Json]:
     """The spec with the paths of its task and its checkpoints, and its settings of memory."""
-    task, models = spec.get("task"), spec.get(WHERE, {}).get(MODELS)
+    where = spec.get(WHERE, {})
+    task, models = spec.get("task") or where.get("task"), where.get(MODELS)
     found = _renamed(spec, models) if models else dict(spec)
-    for path, value in spec.get(WHERE, {}).get(MEMORY, {}).items():
+    for path, value in where.get(MEMORY, {}).items():
         found = _with(found, path.split("."), value)
     return {**found, "task": {**task, **_paths(spec)}} if task else found
 
@@ -402,7 +412,7 @@ def read_parts(task: Task, langs: tuple[str, ...], use: Use) -> Parts:
 @lru_cache(maxsize=4096)
 def _remembered(task: Task, langs: tuple[str, ...], use: Use, files: tuple[tuple[str, str], ...]) -> Parts:
     settings = {name: value for name, value in msgspec.to_builtins(task).items() if name not in PATHS}
-    request = [code_digest(task), platform.python_version(), settings, langs, use, files]
+    request = [code_digest(task), file_digest(Path(__file__)), platform.python_version(), settings, langs, use, files]
     name = hashlib.sha256(canonical_json(request)).hexdigest()
     return recalled(name, Read, lambda: Read(dict(part for lang in langs for part in _parts(task, lang, use)))).parts
 
@@ -410,9 +420,11 @@ def _remembered(task: Task, langs: tuple[str, ...], use: Use, files: tuple[tuple
 def _parts(task: Task, lang: str, use: Use) -> Iterable[tuple[str, Part]]:
     module = task_module(task)
     if use not in READS:
-        recorded = module.recorded(task, lang)
-        rows = ((p, s, r, None if use == "texts" else rating) for p, s, r, rating in recorded.flat())
-        yield f"{lang} {'texts' if use == 'texts' else 'recorded'}", _part(rows)
+        rows = module.recorded(task, lang).flat()
+        if use == "texts":
+            yield f"{lang} texts", _part((prompt.reward_text, response) for prompt, _, response, _ in rows)
+        else:
+            yield f"{lang} recorded", _part(rows)
         return
     for what, split in READS[use]:
         yield f"{lang} {what}, {split}", _part(getattr(module, what)(task, lang, split))

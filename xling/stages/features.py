@@ -64,11 +64,12 @@ def _run_recorded(context: Context, spec: FeaturesSpec) -> None:
         task_module(spec.task).recorded(spec.task, spec.lang),
         reader_of(context.parents["lm"], context.spec),
     )
-    answers: dict[str, dict[str, None]] = {}  # of a document, each text once
+    found: dict[str, dict[str, None]] = {}  # of a document, each text once
     for prompt, _, response, _ in recorded.flat():
-        answers.setdefault(prompt.reward_text, {})[response] = None
+        found.setdefault(prompt.reward_text, {})[response] = None
+    answers = {document: sorted(found[document]) for document in sorted(found)}  # whatever ids and systems are called
     texts = [pair_text(document, response) for document, row in answers.items() for response in row]
-    write_rows(context.out / "recorded.npz", texts, reader.blocks(list(answers), list(map(list, answers.values()))))
+    write_rows(context.out / "recorded.npz", texts, reader.blocks(list(answers), list(answers.values())))
     _write_cut(context, recorded, reader.cut)
 
 
@@ -78,8 +79,8 @@ def run_embed(context: Context) -> None:
 
     spec = msgspec.convert(context.spec, ScoreSpec)
     recorded, folder = task_module(spec.task).recorded(spec.task, spec.lang), located(encoder_of(spec.rm), spec.encoder)
-    texts = {text: None for prompt, _, response, _ in recorded.flat() for text in (prompt.reward_text, response)}
-    write_rows(context.out / "texts.npz", list(texts), [load_encoder(folder)(list(texts))])
+    texts = sorted({text for prompt, _, response, _ in recorded.flat() for text in (prompt.reward_text, response)})
+    write_rows(context.out / "texts.npz", texts, [load_encoder(folder)(texts)])
     _write_cut(context, recorded, cut_counter(folder))
 
 
