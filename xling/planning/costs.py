@@ -6,7 +6,7 @@ and so are adapters' savings, padding and whatever a task's own code does. Token
 bound. docs/paper.md has the formulas as a table.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache, wraps
 from typing import Any, cast
@@ -20,10 +20,12 @@ from xling.optimizers import OPTIMIZERS, Costs
 from xling.results.specs import located
 from xling.rewards import REWARDS, Budget, RewardSettings, budget_of
 from xling.tasks.options import Task, size, tokens_of
+from xling.tasks.records import Offer, Split
 from xling.translators import TRANSLATORS
 
 EVALUATED = 64  # validation demonstrations a language that fine-tuning is watched on (xling/stages/sft.py)
 PROMPT, RESPONSE = 1024, 512  # limits where a spec has none
+LEARNT: tuple[Split, ...] = ("train", "validation")  # what models learn from
 NOTHING = Work({}, {})
 WORD = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes of a weight
 LETTERS, NUMBER = 4, 8  # bytes on disk of a token of a response, and of a score
@@ -97,7 +99,7 @@ def reward(stage: Stage, tokens: Tokens) -> Work:
         return NOTHING
     training = own.training
     prompt, response = limits(rm, tokens)
-    sides, what = (2, "pairs") if stage.spec["objective"] == "pairwise" else (1, "ratings")
+    sides, what = _feedback(stage.spec)
     rows = training.steps * training.batch_size
     watched = training.steps // training.eval_every * _rows(stage, what, "validation", stage.spec["langs"])
     if model is None:
@@ -106,7 +108,7 @@ def reward(stage: Stage, tokens: Tokens) -> Work:
     once = texts * model.forward(prompt, response, head=own.generative)
     flops = {"training": rows * own.passes * once, "reading": watched * once}
     if own.generative:
-        there = sum(_rows(stage, what, split, stage.spec["langs"]) for split in ("train", "validation"))
+        there = sum(_rows(stage, what, split, stage.spec["langs"]) for split in LEARNT)
         flops["reading"] += there * (model.forward(prompt, 0) + sides * model.forward(0, response))
     models = 2 if own.generative else 1
     return Work(flops, {f"{what} read": rows}, models * _stored(stage, head=own.generative))
@@ -147,7 +149,7 @@ def score(stage: Stage, tokens: Tokens) -> Work:
     if spec.get("recorded"):
         return NOTHING
     prompts, pool, baseline = _sampled(stage)
-    sides, what = (2, "pairs") if spec["objective"] == "pairwise" else (1, "ratings")
+    sides, what = _feedback(spec)
     held_out = sides * _rows(stage, what, "test", [spec["lang"]]) if spec["objective"] else 0
     units = {"scorings of answers": pool, "of opponents": baseline, "of held-out feedback": held_out}
     model = _scoring_model(stage)
@@ -164,7 +166,7 @@ def score(stage: Stage, tokens: Tokens) -> Work:
 def translate(stage: Stage, tokens: Tokens) -> Work:
     """Documents and responses of both splits that models learn from; what a token costs is the translator's."""
     first, what = stage.parents.get("data", stage), stage.spec["what"]
-    records = sum(_rows(stage, what, split, [first.spec["source"]["code"]]) for split in ("train", "validation"))
+    records = sum(_rows(stage, what, split, [first.spec["source"]["code"]]) for split in LEARNT)
     responses = 2 if what == "pairs" else 1
     length = records * ((tokens.prompt or PROMPT) + responses * (tokens.response or RESPONSE))
     flops = TRANSLATORS[stage.spec["translator"]["name"]].work(stage, length)
@@ -179,7 +181,7 @@ def features(stage: Stage, tokens: Tokens) -> Work:
     if model is None:
         return NOTHING
     prompts, pool, baseline = _sampled(stage) if "pool" in stage.parents else (0, 0, 0)
-    sides, what = (2, "pairs") if spec["objective"] == "pairwise" else (1, "ratings")
+    sides, what = _feedback(spec)
     rows = _rows(stage, what, "test" if "pool" in stage.parents else "train", [spec["lang"]])
     prompt, response = limits(spec, tokens)
     texts = pool + baseline + sides * rows
@@ -227,7 +229,12 @@ def _task(stage: Stage) -> Task:
     return msgspec.convert(located(stage.spec)["task"], Task)
 
 
-def _rows(stage: Stage, what: Any, split: Any, langs: Any) -> int:
+def _feedback(spec: Mapping[str, Any]) -> tuple[int, Offer]:
+    """Responses of an item of feedback, and what a task calls it."""
+    return (2, "pairs") if spec["objective"] == "pairwise" else (1, "ratings")
+
+
+def _rows(stage: Stage, what: Offer, split: Split, langs: Iterable[str]) -> int:
     """Rows of a stage's task; 0 where no size is known."""
     return sum(size(_task(stage), lang, what, split) or 0 for lang in langs)
 

@@ -7,13 +7,13 @@ a cluster), and in dry runs, it is said.
 import importlib.util
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
 
 from xling.config.policies import LanguageModel
 from xling.errors import ConfigError, install
 from xling.experiment import Experiment
 from xling.optimizers import trains
 from xling.planning.refusals import responses_recorded
+from xling.rewards import RewardSettings
 
 EXTRAS = {"peft": "lora", "bitsandbytes": "qlora", "vllm": "vllm"}  # of pyproject.toml
 TUNED = {"lora": ("peft",), "qlora": ("peft", "bitsandbytes")}  # the last that lacks is said: its extra has both
@@ -57,7 +57,7 @@ def _needs(asked: Experiment) -> Iterator[tuple[str, str]]:
     yield from _of_network("judge.rm_backbone", getattr(asked.judge, "rm_backbone", None))
 
 
-def _of_network(group: str, rm: Any) -> Iterator[tuple[str, str]]:
+def _of_network(group: str, rm: RewardSettings | None) -> Iterator[tuple[str, str]]:
     """Of a reward model that is trained as a network, if it is one."""
     tuning, training = getattr(rm, "tuning", ""), getattr(rm, "training", None)
     yield from ((f"{group}.tuning={tuning}", module) for module in TUNED.get(tuning, ()))

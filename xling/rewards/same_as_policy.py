@@ -1,6 +1,6 @@
 """The policy's own architecture with a scalar head, as in the paper; trained by xling/rewards/networks.py."""
 
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 from xling.config.common import Limit, NonNegative, Objective, Side, Training
 from xling.config.policies import LanguageModel, Lora, Policy, check_following
@@ -40,7 +40,33 @@ class Settings(RewardSettings, frozen=True, tag="same_as_policy"):
     pad_token: str | None = None  # of a model named in `init`: a piece to pad with where its tokenizer names none
 
 
-def check(rm: Any, choices: Choices, use: Use = "reward") -> None:
+class Network(Protocol):
+    """Settings of any reward model that is trained as a network."""
+
+    @property
+    def training(self) -> Training: ...
+    @property
+    def tuning(self) -> str: ...
+
+
+class OfPolicy(Network, Protocol):
+    """And of one that is begun as this one is: `implicit` too."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def init(self) -> str: ...
+    @property
+    def revision(self) -> str | None: ...
+    @property
+    def pad_token(self) -> str | None: ...
+    @property
+    def max_prompt_tokens(self) -> int: ...
+    @property
+    def max_response_tokens(self) -> int: ...
+
+
+def check(rm: OfPolicy, choices: Choices, use: Use = "reward") -> None:
     """There must be a language model, and its checkpoint whole for its `use`."""
     policy, sides = choices.policy, (rm.max_prompt_tokens, rm.max_response_tokens)
     if not isinstance(policy, LanguageModel):
@@ -59,7 +85,7 @@ def check(rm: Any, choices: Choices, use: Use = "reward") -> None:
         _check_demonstrations(choices.reward_task)
 
 
-def check_training(rm: Any, policy: Policy, dtype: tuple[str, str]) -> None:
+def check_training(rm: Network, policy: Policy, dtype: tuple[str, str]) -> None:
     """ConfigError for micro-batches that cannot be made, or a tuning or optimizer that cannot be.
 
     dtype: the setting of the model's, with its value.
@@ -84,12 +110,12 @@ def _check_demonstrations(learned: TaskSettings) -> None:
         )
 
 
-def budget(rm: Any) -> Budget:
+def budget(rm: Network) -> Budget:
     """Three forward passes an example, or one where the trunk is frozen."""
     return Budget(rm.training, 1 if rm.tuning == "frozen" else 3)
 
 
-def start(rm: Any, policy: LanguageModel) -> Model:
+def start(rm: OfPolicy, policy: LanguageModel) -> Model:
     if rm.init == "sft":
         return "sft"
     if rm.init == "base":

@@ -35,7 +35,7 @@ from xling.stages.blocks import PROMPTS, blocks_of, kept_arrays, read_arrays
 from xling.stages.pool import demonstrated, name_of
 from xling.stages.score import text_scores
 from xling.tasks.options import task_module
-from xling.tasks.records import Prompt
+from xling.tasks.records import Prompt, Split
 
 T = TypeVar("T")
 LEAST_SPREAD = 1e-9  # standard deviation of rewards
@@ -165,7 +165,7 @@ def _settings(spec: AlignSpec) -> PolicyTraining:
     return settings
 
 
-def _texts(spec: AlignSpec, tokenizer: Any, policy: Any, split: Any) -> Texts:
+def _texts(spec: AlignSpec, tokenizer: Any, policy: Any, split: Split) -> Texts:
     prompts = demonstrated(spec.task, spec.lang, split)
     encoder = bool(policy.config.is_encoder_decoder)
     ids, cut = policy_ids(tokenizer, prompts, spec.max_prompt_tokens, spec.truncation_side, encoder)
