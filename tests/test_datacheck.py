@@ -57,6 +57,21 @@ def test_those_who_rated_the_same_responses_agree_so_far(tmp_path: Path) -> None
     assert de.low is not None and de.high is not None and de.low < de.value < de.high < 1
 
 
+def test_what_is_counted_by_documents_is_counted_after_they_are_joined(tmp_path: Path) -> None:
+    """Twelve articles, each with a twin that one character tells apart: alpha is over twelve, and splits go by it."""
+    articles = [f"{'it is long and old ' * 8} {'abcdefghijkl'[n // 2] * 3} by {'ab'[n % 2]}" for n in range(24)]
+    rows = [row | {"prompt": articles[number // 2]} for number, row in enumerate(rated("de", 24))]
+    ids = [row | {"article-No": f"{number // 4}"} for number, row in enumerate(rows)]  # which says nothing new
+    report = looked(jsonl(tmp_path / "f.jsonl", [*ids, *ids]))
+    [whole] = report.languages
+    assert whole.raters is not None and (whole.raters.responses, whole.raters.groups) == (48, 12)
+    assert not [note for note in report.notes if "article-No" in note]
+    cut = [row | {"split": "train" if number // 2 % 2 else "test"} for number, row in enumerate(rows)]
+    report = looked(jsonl(tmp_path / "split.jsonl", cut))
+    assert report.languages[0].leaked_groups == 12
+    assert any("`split` has prompts of one group in two splits: 24 (" in note for note in report.notes)
+
+
 def test_leaks_duplicates_and_lengths_are_seen(tmp_path: Path) -> None:
     rows = paired("de", 40)
     for row in rows[:20]:
@@ -67,7 +82,7 @@ def test_leaks_duplicates_and_lengths_are_seen(tmp_path: Path) -> None:
     report = looked(jsonl(tmp_path / "f.jsonl", rows), columns=Columns(group="tree"))
     [whole] = report.languages
     assert (whole.leaked_groups, whole.leaked_texts) == (1, 1)
-    assert any("`split` has the same prompt in two splits: 1 (line 21)" in note for note in report.notes)
+    assert any("`split` has prompts of one group in two splits: 2 (lines 21, 22)" in note for note in report.notes)
     train = part(report, "de", "pairs", "train")
     assert train.balance == 100 and train.measure == "chosen is longer"  # "good" is longer than "bad"
     assert train.response_median == 13 and train.prompt_median == len("Human: de question 10\nAssistant:")
@@ -109,7 +124,15 @@ def test_a_use_that_the_settings_do_not_allow_is_a_note(tmp_path: Path) -> None:
     rows = [row | {"rating": n / 7} for n, row in enumerate(rated("de", 40))]
     report = looked(jsonl(tmp_path / "f.jsonl", rows))
     assert {p.use for p in report.parts} == {"pairs", "prompts", "recorded"}
-    assert [note.split(":")[0] for note in report.notes] == ["demonstrations", "ratings"]
+    assert [note.split(":")[0] for note in report.notes] == ["demonstrations, ratings"]  # for one reason, said once
+
+
+def test_what_a_note_has_said_no_other_says_again(tmp_path: Path) -> None:
+    jsonl(tmp_path / "ratings.jsonl", rated("de", 20))
+    jsonl(tmp_path / "prompts.tr.jsonl", [{"prompt": f"Soru {n}?"} for n in range(20)])
+    notes = looked(tmp_path).notes
+    assert len([note for note in notes if "holds prompts alone" in note]) == 1
+    assert [note for note in notes if note.startswith("recorded: ") and note.endswith("compares those.")]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

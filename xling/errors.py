@@ -96,6 +96,11 @@ def listed(names: Iterable[object], most: int = 20) -> str:
     return ", ".join([*cut, f"... ({len(found)} in all)"] if len(found) > most else cut) or "none"
 
 
+def typed(setting: str, value: object) -> str:
+    """A setting as a shell takes it, quoted where a column or file has a name with spaces or the like."""
+    return shlex.quote(f"{setting}={value}")
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`Did you mean 'x'?` for the nearest known word (of equally near ones, one that begins alike), or nothing."""
     if len(word) > LONGEST_NAME:

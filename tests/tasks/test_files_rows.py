@@ -103,6 +103,15 @@ def said(rows: Rows) -> list[tuple[Any, ...]]:
         (line(response=float("nan")), "`response` is missing"),
         (line(rating="1_0"), "`rating` is '1_0', not a number"),
         (line(rating="\u0663"), "`rating` is '\u0663', not a number"),
+        (line(rating="3/5"), "not a number. Write 3, and say the scale once: task.rating_scale=[LOWEST,5]"),
+        (line(rating="4,5 out of 5"), "Write 4.5, and say the scale once: task.rating_scale=[LOWEST,5]"),
+        (line(rating="80 %"), "not a number. Write 80 without the sign; the scale is task.rating_scale=[0,100]"),
+        (line(rating="five"), "not a number. Write numbers, as in 1 for the worst and 5 for the best"),
+        (line(rating="2\u20134"), "not a number. Of a range write one number, as its middle: 3"),
+        (line(rating="\u22123 points"), "not a number. Write -3 alone"),
+        (line(rating="1 000"), "not a number. Write one number, with no marks"),
+        (line(rating="N/A"), "not a number. Where nobody rated leave the row out (task.bad_rows=skip)"),
+        (line(rating=[1, 2]), "not a number. Write one number; of several people a row each"),
         (line(rating="4,5"), "`rating` is '4,5': write a point, as in 4.5"),
         (line(rating="1,000"), "`rating` is '1,000': write a point"),
         (line(rating=10**400), "`rating` is 1000"),
@@ -310,12 +319,15 @@ def test_names_that_differ_in_case_alone_are_two_and_said(tmp_path: Path) -> Non
 
 def test_decimal_commas_where_semicolons_separate(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
-    path.write_text("lang;prompt;response;rating\nde;a;b;4,5\nde;c;d;-0,25\nde;e;f;3\nde;g;h;1.000\nde;i;j;1,0,0\n")
+    path.write_text(
+        "lang;prompt;response;rating\nde;a;b;4,5\nde;c;d;-0,25\nde;e;f;3\nde;g;h;1.000\nde;i;j;1,0,0\nde;k;l;4,5/5,5\n"
+    )
     rows = read(path)
     assert [row.rating for row in sorted(rows.languages["de"], key=lambda row: row.place)] == [4.5, -0.25, 3.0]
     assert [why for _, why in rows.bad] == [
         "`rating` is '1.000', and before it numbers have a comma",
-        "`rating` is '1,0,0', not a number",
+        "`rating` is '1,0,0', not a number. Write one number, with no marks but that of its decimals",
+        "`rating` is '4,5/5,5', not a number. Write 4,5, and say the scale once: task.rating_scale=[LOWEST,5.5]",
     ]
 
 

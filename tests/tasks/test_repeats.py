@@ -1,6 +1,7 @@
 """Prompts that one character tells apart: all of them are found, and they are one document."""
 
 import random
+import shlex
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
@@ -46,6 +47,22 @@ def test_of_prompts_of_one_template_each_two_are_compared_once() -> None:
 
     assert not compared(range(200))  # digits alone tell them apart
     assert compared("abcdefghijklmnopqrstuvwxyz") == list(combinations(range(26), 2))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["doc-id", "docId", "Doc ID", "article_no", "ArticleNumber", "Dokumentnummer", "id_documento", "message_tree_id",
+     "número_de_artículo", "ссылка", "文章编号", "group_id", "parent"],
+)  # fmt: skip
+def test_a_column_that_names_documents_is_noticed_however_it_is_spelt(tmp_path: Path, name: str) -> None:
+    rows = [row | {name: f"d{number // 4}"} for number, row in enumerate(rated("de", 24))]
+    rows[0] |= {name: None}  # of few it may say nothing
+    for column in ("domain", "source_lang", "prompt_length", "title"):  # which name no documents
+        rows = [row | {column: f"{number // 8}"} for number, row in enumerate(rows)]
+    notes = files.summary(Files(str(jsonl(tmp_path / "own.jsonl", rows)), ())).notes()
+    [note] = [note for note in notes if "nothing reads it" in note]
+    assert f"`{name}` has 12 values for 24 prompts" in note
+    assert f"type {shlex.quote(f'task.columns.group={name}')}: splits" in note
 
 
 def test_a_short_prompt_and_one_with_another_digit_are_others() -> None:

@@ -110,9 +110,10 @@ def check_data(name: str, config: Task, facts: Sequence[Language], model: str = 
     if same:
         notes.append(ONE_SPLIT.format(*_other_values(config, "evaluate")))
     parts, wholes = list[Part](), dict[str, _Language]()
+    why = dict[str, list[str]]()
     for lang in langs:
         whole = _Language(same)
-        for use, split, items in _loaded(config, lang, notes):
+        for use, split, items in _loaded(config, lang, why):
             _remember(whole, split, items)
             datasets = sorted({item.prompt.dataset for item in items})
             for dataset in datasets:
@@ -121,6 +122,10 @@ def check_data(name: str, config: Task, facts: Sequence[Language], model: str = 
             if len(datasets) > 1 and (lang, "", use, split) in published:
                 parts.append(_part(lang, "all", use, split, items, published[lang, "", use, split]))
         wholes[lang] = whole
+    for reason, uses in why.items():
+        for note in notes:  # an error says for itself what a note has said
+            reason = reason.replace(note, "").strip()
+        notes.append(f"{', '.join(dict.fromkeys(uses))}: {reason}")
     several = getattr(module, "several_raters", lambda config, lang: ())
     found = [
         _whole(lang, whole, measured(config, lang, model), model, alpha(several(config, lang)))
@@ -135,8 +140,8 @@ def _other_values(config: Task, setting: str) -> list[str]:
     return [word for word in words if word != getattr(config, setting)]
 
 
-def _loaded(config: Task, lang: str, notes: list[str]) -> Iterator[tuple[str, str, list[Item]]]:
-    """(use, split, rows) of what the task offers; a use that its settings do not allow is noted."""
+def _loaded(config: Task, lang: str, why: dict[str, list[str]]) -> Iterator[tuple[str, str, list[Item]]]:
+    """(use, split, rows) of what the task offers; a use that its settings do not allow is put with the reason."""
     module, there = task_module(config), offers(config)
     loaders: dict[str, Callable[[Split], Iterable[Any]]] = {
         use: lambda split, use=use: getattr(module, use)(config, lang, split)  # type: ignore[misc]
@@ -148,15 +153,14 @@ def _loaded(config: Task, lang: str, notes: list[str]) -> Iterator[tuple[str, st
         try:
             found = [(split, [_item(row) for row in loaders[use](split)]) for split in SPLITS]
         except ConfigError as error:
-            if (note := f"{use}: {error}") not in notes:
-                notes.append(note)
+            why.setdefault(str(error), []).append(use)
             continue
         yield from ((use, split, items) for split, items in found if items)
     if "recorded" in there:
         try:
             recorded = module.recorded(config, lang)
         except ConfigError as error:
-            notes.append(f"recorded: {error}")
+            why.setdefault(str(error), []).append("recorded")
             return
         yield "recorded", "", [Item(prompt, (text,), rating) for prompt, _, text, rating in recorded.flat()]
 

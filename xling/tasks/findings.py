@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 
-from xling.errors import listed, shown
+from xling.errors import listed, shown, typed
 from xling.measures.language import is_code, language_hint
 from xling.tasks.defaults import CAPS
 from xling.tasks.reading import answers, split_groups, trained_on
@@ -64,9 +64,10 @@ def said(config: Settings, rows: Rows, by_lang: dict[str, LanguageSummary]) -> l
             "task.columns.group=null goes by prompts' text."
         )
     for column, (name, values, prompts) in sorted(rows.repeats.items()):
+        group = typed("task.columns.group", column)
         found.append(
             f"{name}: `{column}` has {values} values for {prompts} prompts, and nothing reads it. If it names what "
-            f"prompts have in common (a document, a conversation), type task.columns.group={column}: splits and "
+            f"prompts have in common (a document, a conversation), type {group}: splits and "
             "intervals go by it then."
         )
     if rows.near:
@@ -130,7 +131,7 @@ def _of_language(config: Settings, rows: Rows, lang: str, one: LanguageSummary) 
         "are, and are of one group.",
     )
     split = f"the column `{config.columns.split}`".replace("{", "{{").replace("}", "}}")
-    noted("crossing", split + " has the same prompt in two splits: {n} ({rows}). What is tested was trained on.")
+    noted("crossing", split + " has prompts of one group in two splits: {n} ({rows}). What is tested was trained on.")
     group, n, prompts = one.largest
     if prompts > 1 and 2 * n > (total := sum(one.rows.values())):
         found.append(
@@ -189,9 +190,10 @@ def _translations(config: Settings, rows: Rows, langs: Collection[str]) -> str:
             for name in shared
         )
         if 2 * n > min(len(texts[one]), len(texts[other])):
+            group = typed("task.columns.group", config.columns.id)
             return (
                 f"{one} and {other} have {n} ids in common, with other texts. If they are translations, type "
-                f"task.columns.group={config.columns.id}: then none is scored or tested by what was trained on another."
+                f"{group}: then none is scored or tested by what was trained on another."
             )
     return ""
 

@@ -7,6 +7,7 @@ import ast
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Collection
 from typing import Any
 
@@ -31,6 +32,9 @@ CHAT_MARKS = (
 OTHER = "a response is to another conversation than the prompt or the other response"
 LARGEST = 1e100  # of a rating: sums and squares of such are numbers still
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
+OUT_OF = re.compile(r"[\d.,]+\s*(?:/|of|out of|von|de|sur|su|из)\s*[\d.,]+", re.IGNORECASE)  # of a highest one
+RANGE = re.compile(r"[\d.,]+\s*(?:[-\u2010-\u2015~\u223c]|to|bis|a|à)\s*[\d.,]+", re.IGNORECASE)
+NOBODY = ("", "na", "n.a", "n/a", "none", "null", "missing", "skip", "unknown")  # what stands where nobody rated
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 WHOLE = re.compile(r"(-?\d+)\.0", re.ASCII)  # pandas makes floats of whole numbers where one is missing
 # A chat, or a turn of one, that a program wrote as text: by JSON, or as Python shows lists and arrays.
@@ -47,6 +51,7 @@ class Parser:
     def __init__(self, table: Table, reading: Reading, rows: Rows, texts: Texts) -> None:
         self.kind, self.columns = resolved(table, reading)
         self._reading, self._rows, self._texts = reading, rows, texts
+        self.ungrouped = reading.columns.group is None  # as was asked for
         self._kept: dict[Any, str] = {}  # equal texts are kept once, chats with equal turns
         self._systems: dict[str, str] = {}  # a name as the file has it -> as it is read; so are codes
         self._codes: dict[str, tuple[str, str]] = {}
@@ -325,7 +330,8 @@ class Parser:
         try:
             rating = float(value)
         except (TypeError, ValueError, OverflowError):
-            raise _Bad(f"`{name}` is {shown(value)}, not a number") from None
+            one = ". Write one number; of several people a row each" if isinstance(value, list) else ""
+            raise _Bad(f"`{name}` is {shown(value)}, not a number{one}") from None
         if not math.isfinite(rating):
             raise _Bad(f"`{name}` is {rating}, not a finite number")
         if abs(rating) > LARGEST:
@@ -346,7 +352,7 @@ class Parser:
                     "comma is read where cells are separated by semicolons or tabs"
                 )
         elif not NUMBER.fullmatch(text):
-            raise _Bad(f"`{name}` is {shown(value)}, not a number")
+            raise _Bad(f"`{name}` is {shown(value)}, not a number{_as_number(text, self._mark or '.')}")
         mark = "," if "," in text else "." if "." in text else ""
         self._mark = self._mark or mark
         if self._comma and mark and mark != self._mark:
@@ -407,6 +413,28 @@ def _unwritten(name: str, text: str) -> Any:
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             raise _Bad(f"`{name}` is a chat that was written as text and cannot be read: write it as JSON") from None
     return found
+
+
+def _as_number(text: str, mark: str) -> str:
+    """How a rating that is written in another way is written as a number: a sentence for each way that people have.
+
+    mark: that of the file's decimals.
+    """
+    text = unicodedata.normalize("NFKC", text).replace("\u2212", "-")
+    found = re.findall(r"(?:^-)?\d+(?:[.,]\d+)?", text)
+    if not found:
+        if text.lower().strip(" -\u2013\u2014_.?") in NOBODY:
+            return ". Where nobody rated leave the row out (task.bad_rows=skip)"
+        return ". Write numbers, as in 1 for the worst and 5 for the best"
+    numbers = [float(number.replace(",", ".")) for number in found]
+    first, *others = (f"{number:g}".replace(".", mark) for number in numbers)
+    if RANGE.fullmatch(text.rstrip("% ")) and others:
+        return f". Of a range write one number, as its middle: {f'{sum(numbers) / 2:g}'.replace('.', mark)}"
+    if OUT_OF.fullmatch(text) and others:
+        return f". Write {first}, and say the scale once: task.rating_scale=[LOWEST,{others[0].replace(mark, '.')}]"
+    if text.endswith("%") and not others:
+        return f". Write {first} without the sign; the scale is task.rating_scale=[0,100]"
+    return ". Write one number, with no marks but that of its decimals" if others else f". Write {first} alone"
 
 
 def is_number(value: Any) -> bool:

@@ -47,6 +47,7 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
     """
     rows, texts = Rows(list(paths)), Texts()
     seen, named = _Seen(rows, texts), _languages_of(paths, reading)
+    watched = list[tuple[str, Repeats]]()
     for file, path in enumerate(paths):
         own = msgspec.structs.replace(reading, lang=named.get(path, reading.lang), split=_split_of(path, reading))
         table, own = _opened(path, own, rows)
@@ -74,15 +75,20 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
                 rows.noted["empty", row.lang].append(place)
             if row.response.strip() in MISSING:
                 rows.noted["none", row.lang].append(place)
-        for name, counts in repeats.found().items():
-            rows.repeats.setdefault(name, (path.name, *counts))
+        if repeats:
+            watched.append((path.name, repeats))
     for lang, good in rows.languages.items():
         score = _rating if reading.raters == "mean" else seen.by_rater(lang, good)
         changed = ("again", lang) in rows.noted or reading.raters != "mean"
         rows.languages[lang] = sorted((seen.averaged(row, score) for row in good) if changed else good, key=_order)
-        rows.several[lang] = seen.several(good)
     rows.binary &= reading.raters == "mean"
     _join(rows, texts)
+    # what is counted by groups is counted by those that splits and intervals go by
+    rows.several = {lang: seen.several(good) for lang, good in rows.languages.items()}
+    groups = {(row.lang, row.id): row.group for own in rows.languages.values() for row in own} if watched else {}
+    for name, repeats in watched:
+        for column, counts in repeats.found(groups).items():
+            rows.repeats.setdefault(column, (name, *counts))
     _compare(rows, texts)
     return rows
 
@@ -104,7 +110,7 @@ def _described(rows: Rows, table: Table, parser: Parser, named: Mapping[Path, st
         rows.unrated.append(Unrated(path.name, table.columns, numbers))
     if columns.get("group") in DOCUMENTS:
         rows.documents[path.name] = columns["group"]
-    return () if "group" in columns else unread
+    return () if "group" in columns or parser.ungrouped else unread
 
 
 def _opened(path: Path, reading: Reading, rows: Rows) -> tuple[Table, Reading]:
@@ -193,7 +199,7 @@ def _join(rows: Rows, texts: Texts) -> None:
 
 
 def _compare(rows: Rows, texts: Texts) -> None:
-    """Note prompts that are the same text in another form or that stand in two splits, and names that look alike."""
+    """Note prompts that are the same text in another form, groups in two splits, and names that look alike."""
     shapes: dict[str, str] = {}
     splits: dict[str, str] = {}
     for lang in sorted(rows.languages):
@@ -201,7 +207,8 @@ def _compare(rows: Rows, texts: Texts) -> None:
             prompt = texts.matched(row.prompt)
             if shapes.setdefault(prompt, row.prompt) != row.prompt:
                 rows.noted["alike", lang].append(row.place)
-            if row.split and splits.setdefault(prompt, row.split) != row.split:
+            # prompts that came alone are counted where they are tested and trained on (`trained_on`)
+            if row.split and row.kind != "prompt" and splits.setdefault(row.group, row.split) != row.split:
                 rows.noted["crossing", lang].append(row.place)
     every = [row for own in rows.languages.values() for row in own]
     for role in ("id", "system", "dataset"):
@@ -260,8 +267,8 @@ class _Seen:
 
     def several(self, rows: Sequence[Row]) -> list[tuple[str, list[float]]]:
         """(group, ratings) of those of a language's responses that were rated more than once."""
-        rated = [self._ratings[key] for row in rows if row.kind == "rating" and (key := _answer(row)) in self._ratings]
-        return [(min(row.group for row in own), _one_a_rater(own)) for own in rated]
+        rated = [(row.group, self._ratings.get(_answer(row))) for row in rows if row.kind == "rating"]
+        return [(group, _one_a_rater(own)) for group, own in rated if own]
 
     def by_rater(self, lang: str, rows: Sequence[Row]) -> Callable[[Row], float]:
         """A rating less the mean of its rater's in the language, over their standard deviation (n - 1); 0 without any.

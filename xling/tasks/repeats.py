@@ -6,50 +6,86 @@ character alone are one document (xling/tasks/reading.py).
 """
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-# Names of such columns; domain, year and other kinds of text are shared as well and name no document.
-NAMES = re.compile(
-    r"(doc|document|article|thread|tree|conversation|dialog|dialogue|story|source|url|page|passage|context|talk|session)"
-    r"(_?(id|url|name|title))?",
-    re.IGNORECASE,
+from xling.errors import LONGEST_NAME
+
+# Names of such columns, in the languages of data sets: what prompts may share, and what such a name has beside it.
+# Domain, year, topic and other kinds of text are shared as well and name no document.
+WHAT = (
+    "doc docs document documents article articles thread threads tree trees conversation conversations conv dialog "
+    "dialogs dialogue dialogues chat chats story stories source sources src url urls uri link links website page "
+    "pages parent passage passages paragraph context contexts talk talks session sessions transcript post posts "
+    "news group groups cluster clusters dokument dokumente artikel gespräch gespraech quelle seite gruppe documento "
+    "documentos artículo artículos hilo conversación fuente página enlace noticia grupo diálogo fil discussion lien "
+    "groupe articolo articoli conversazione fonte pagina gruppo dialogo artigo artigos conversa gesprek bron groep "
+    "belge makale konuşma kaynak sayfa haber grup artykuł rozmowa źródło strona artikkel samtale samtal документ "
+    "документа статья статьи диалог беседа источник страница ссылка группа стаття джерело сторінка 文档 文章 文件 "
+    "文書 文献 新闻 新聞 記事 对话 對話 対話 会话 會話 会話 来源 來源 出典 链接 連結 页面 网页 문서 기사 대화 출처 "
+    "وثيقة مستند مقال مقالة محادثة مصدر رابط दस्तावेज़ लेख वार्तालाप"
 )
-LONGEST = 500  # characters of a name
+BESIDE = (
+    "id ids identifier uid uuid guid no nr num number nummer numéro número numero name nombre nom nome title titel "
+    "título key code index idx hash ref of de do del du di root original orig message text web wiki xsum input "
+    "номер 号 编号 番号 번호"
+)
+LONGEST = 500  # characters of a value
 MANY = 100  # prompts a value: a source that has more is no document
-STRAY = 0.05  # prompts of which it may say two things: the same question opens two conversations
+STRAY = 0.05  # prompts of which it may say nothing, or two things: the same question opens two conversations
 Prompt = tuple[str, str]  # (language, id)
 # Characters of a prompt that can be nearly another: one character of a short question is another question.
 SHORTEST = 100
 LEAF = 16  # characters of which each is left out in turn
 
 
+def _squeezed(name: str) -> str:
+    """Letters and digits alone, in one case and without accents: Doc-ID, docId and doc_id are docid."""
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", name).casefold()))
+
+
+_WHAT, _BESIDE = ("|".join(map(_squeezed, words.split())) for words in (WHAT, BESIDE))
+NAMES = re.compile(f"({_BESIDE})*({_WHAT})({_WHAT}|{_BESIDE})*")
+
+
 class Repeats:
     """Watches the columns of a file while its rows are read."""
 
     def __init__(self, unread: Sequence[str]) -> None:
-        self._values: dict[str, dict[Prompt, str]] = {name: {} for name in unread if NAMES.fullmatch(name)}
+        named = [name for name in unread if len(name) <= LONGEST_NAME and NAMES.fullmatch(_squeezed(name))]
+        self._values: dict[str, dict[Prompt, str]] = {name: {} for name in named}
         self._differ: dict[str, set[Prompt]] = {name: set() for name in self._values}
 
     def see(self, row: Mapping[str, Any], prompt: Prompt) -> None:
-        """A good row; a column without a value, or with a long text, names no documents."""
+        """A good row; a column with anything but short texts and whole numbers names no documents."""
         for name in list(self._values):
             value = row.get(name)
-            if not isinstance(value, str | int) or isinstance(value, bool) or len(str(value)) > LONGEST:
+            if value is None or value != value or value == "":
+                self._differ[name].add(prompt)
+            elif not isinstance(value, str | int | float) or isinstance(value, bool) or len(str(value)) > LONGEST:
                 del self._values[name]
             elif self._values[name].setdefault(prompt, str(value)) != str(value):
                 self._differ[name].add(prompt)
 
-    def found(self) -> dict[str, tuple[int, int]]:
-        """Column -> (values, prompts), of those that say one thing of a prompt and that some prompts share."""
+    def found(self, groups: Mapping[Prompt, str]) -> dict[str, tuple[int, int]]:
+        """Column -> (values, prompts), of those that say one thing of a prompt and that some prompts share.
+
+        groups: those of prompts without the column, which are left alone where it would join none of them.
+        """
         counts = {name: (len(set(of.values())), len(of)) for name, of in self._values.items()}
         return {
             name: (values, prompts)
             for name, (values, prompts) in counts.items()
-            if 1 < values < prompts <= MANY * values and len(self._differ[name]) <= STRAY * prompts
+            if 1 < values < len({groups[prompt] for prompt in self._values[name]})
+            and prompts <= MANY * values
+            and len(self._differ[name]) <= STRAY * prompts
         }
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
 
 
 # --- prompts that are nearly one ----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from xling.config.common import Fraction, Language, Positive, Seed, Template
-from xling.errors import ConfigError, did_you_mean, listed, shown
+from xling.errors import ConfigError, did_you_mean, listed, shown, typed
 from xling.tasks.records import Cap, TaskSettings
 from xling.tasks.tables import SHOWN, Table
 
@@ -193,8 +193,8 @@ class Rows:
         first = next((one for one in self.unrated if one.numbers), self.unrated[0])
         return (
             f"{first.name} has no column `{rating_field}`, so that its rows are demonstrations; its columns are "
-            f"{listed(first.columns)}. If one of them is a rating, type task.rating_field="
-            f"{first.numbers[0] if first.numbers else 'NAME'}."
+            f"{listed(first.columns)}. If one of them is a rating, type "
+            f"{typed('task.rating_field', first.numbers[0] if first.numbers else 'NAME')}."
         )
 
     def alone_text(self) -> str:
