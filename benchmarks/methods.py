@@ -23,11 +23,11 @@ from scipy.stats import t as student
 from xling.analysis.matrix.types import PERCENT
 from xling.config.common import is_foreign
 from xling.grid.records import Ref
-from xling.grid.stage import OTHERS
+from xling.grid.stage import NO_SOURCE, OTHERS
 from xling.grid.store import Store
 from xling.models.ridge import half_of
 from xling.results.items import read_record
-from xling.results.plan import NO_SOURCE, Plan, Results, SeedCell, planned_entries, read_plan
+from xling.results.plan import Plan, Results, SeedCell, planned_entries, read_plan
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"
@@ -36,9 +36,11 @@ ROWS = {  # the plain method
     "implicit": ("sweeps=implicit",),
     "same_as_policy": ("sweeps=embedded", "rm_backbone=same_as_policy"),
     "frozen_lm": ("sweeps=embedded", "rm_backbone=frozen_lm"),
+    "bag_of_words": ("sweeps=implicit", "rm_backbone=bag_of_words"),  # a control, of the same pairs
     "multi_summeval": ("task=multi_summeval", *PEOPLE, "rm_backbone=sentence_encoder"),
 }
-REFERENCES = {name: ("consensus", "likelihood_sft") for name in ROWS} | {"multi_summeval": ("cosine", "length")}
+UNTRAINED = ("consensus", "likelihood_sft", "likelihood_base")
+REFERENCES = {name: UNTRAINED for name in ROWS} | {"multi_summeval": ("cosine", "length")}
 PARTS = {  # a grid each; `also` has the plain method too
     "also": ("ensemble.also=[],[consensus],[REFERENCE]", "ensemble.weight=0.5,1,2"),
     "soft": ("optimizer=soft_best_of_n", "optimizer.tau=0.25,0.5,1"),
@@ -84,6 +86,9 @@ class Method:
     stages: set[Ref] = field(default_factory=set)
 
 
+Compared = tuple[Method, Mapping[str, int]]  # with the n of each source; of those that are not named, all samples
+
+
 @dataclass
 class Mean:
     """A mean over cells, each cell's over its prompts; and what each document adds to its error."""
@@ -96,12 +101,15 @@ class Mean:
         apart = {name: self.by_document.get(name, 0.0) - other.by_document.get(name, 0.0) for name in names}
         return Mean(self.value - other.value, apart)
 
-    def shown(self, sign: str = "") -> str:
-        """With the 95 % interval by Student's t over documents, the same ones in all languages."""
+    @property
+    def wide(self) -> float:
+        """Half of the 95 % interval by Student's t over documents, the same ones in all languages."""
         count = len(self.by_document)
         error = np.sqrt(count / (count - 1) * sum(one**2 for one in self.by_document.values()))
-        wide = float(student.ppf(0.975, count - 1) * error)
-        return f"{self.value:{sign}.1f} [{self.value - wide:{sign}.1f}, {self.value + wide:{sign}.1f}]"
+        return float(student.ppf(0.975, count - 1) * error)
+
+    def shown(self, sign: str = "") -> str:
+        return f"{self.value:{sign}.1f} [{self.value - self.wide:{sign}.1f}, {self.value + self.wide:{sign}.1f}]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,12 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=["implicit", "same_as_policy", "frozen_lm"])
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=[])
     parser.add_argument("--sources", nargs="*", default=[], help="of the embedded world, not all: de en tr")
-    parser.add_argument("--prompts", type=int, help="test prompts of the embedded world")
+    parser.add_argument("--set", nargs="*", default=[], help="more overrides: task.seed=2 task.test_prompts=128")
+    parser.add_argument("--beside", choices=ROWS, help="a row, to compare each method with the same one of that")
     parser.add_argument("--whole", action="store_true", help="report on all documents: for methods that choose nothing")
     parser.add_argument("--page", type=Path, default=PAGE)
     given = parser.parse_args(arguments)
     where = [f"root='{given.root.absolute()}'", "tracking.mode=off", f"hydra.launcher.workers={given.workers}"]
-    failed, store, tables = 0, Store(given.root), dict[str, list[str]]()
+    failed, store, half = 0, Store(given.root), "all" if given.whole else "second"
     for row in given.rows:
         usual = OF_PEOPLE if row == "multi_summeval" else [p for p in PARTS if p not in ("plain", "pairs")]
         path = (
@@ -126,10 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for part in given.parts or usual:
             typed = [*ROWS[row], *asked(row, part, given.sources), *path, *where, f"name={grid_of(row, part)}"]
-            typed += [f"task.test_prompts={given.prompts}"] if given.prompts else []
-            command = [sys.executable, str(ROOT / "launch.py"), "-m", *typed]
+            command = [sys.executable, str(ROOT / "launch.py"), "-m", *typed, *given.set]
             failed += bool(subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode)
-        tables[row] = table(store, row, "all" if given.whole else "second")
+    tables = {row: table(store, row, half, given.beside) for row in given.rows}
     given.page.write_text(filled(given.page.read_text("utf-8"), tables), "utf-8")
     return int(bool(failed))
 
@@ -209,15 +217,17 @@ def chosen(variants: Mapping[str, Method], source: str, first: bool) -> tuple[st
     return name, len(at_home[name]) if first else int(at_home[name].argmax()) + 1
 
 
-def mean(method: Method, n: Mapping[str, int], home: bool, half: str, targets: Collection[str] = ()) -> Mean | None:
-    """Over the cells at home or abroad, on a half of the documents, of a pick from n samples (of each source).
+def abroad_at(own: Method, beside: Method) -> set[tuple[str, str]]:
+    """Where `beside` is compared: in the cells abroad of `own`, or in all that it has abroad on their targets."""
+    places = {place for place in own.cells if is_foreign(*place)}
+    targets = {target for _, target in places}
+    alike = {place for place in beside.cells if is_foreign(*place) and place[1] in targets}
+    return places if places <= alike else alike
 
-    targets: of these alone; none: of all.
-    """
-    asked = {
-        (s, t) for s, t in method.cells if (s == t if home else is_foreign(s, t)) and (t in targets or not targets)
-    }
-    kept = [(s, cell.of(half)) for (s, t), cell in method.cells.items() if (s, t) in asked]
+
+def mean(method: Method, n: Mapping[str, int], places: Collection[tuple[str, str]], half: str) -> Mean | None:
+    """Over cells, on a half of the documents, of a pick from n samples (of each source)."""
+    kept = [(source, cell.of(half)) for (source, target), cell in method.cells.items() if (source, target) in places]
     value, by_document = 0.0, defaultdict[str, float](float)
     for source, cell in kept:
         column = cell.curve[:, n.get(source, cell.curve.shape[1]) - 1]
@@ -227,6 +237,12 @@ def mean(method: Method, n: Mapping[str, int], home: bool, half: str, targets: C
     return Mean(value, by_document) if kept else None
 
 
+def above(method: Method, n: Mapping[str, int], places: Collection[tuple[str, str]], half: str) -> str:
+    """Of how many cells the whole interval lies above 50."""
+    found = [mean(method, n, [place], half) for place in places]
+    return f"{sum(one.value - one.wide > 50.0 for one in found if one)} of {len(places)}"
+
+
 def beyond(method: Method, half: str) -> str:
     """The mean win rate abroad at its best n, minus that at all samples; and that n."""
     kept = [cell.of(half).curve.mean(axis=0) for (s, t), cell in method.cells.items() if is_foreign(s, t)]
@@ -234,48 +250,70 @@ def beyond(method: Method, half: str) -> str:
     return f"{curve.max() - curve[-1]:.1f} (n = {int(curve.argmax()) + 1})"
 
 
-def table(store: Store, row: str, half: str) -> list[str]:
-    """A line a method, of those that there are, on a half of the documents."""
-    found = {part: methods(store, grid_of(row, part)) for part in PARTS}
-    also = found["plain"] | found["also"]
-    if "" not in also:
-        return ["Not run."]
-    plain = also.pop("")
+def by_source(plain: Method, also: Mapping[str, Method], soft: Mapping[str, Method], row: str) -> dict[str, Compared]:
+    """The methods of which each source chooses n, a weight or a tau, by what they are called."""
     sources = sorted({source for source, _ in plain.cells})
-    fewer = {source: chosen({"": plain}, source, False)[1] for source in sources}
-    lines: list[tuple[str, Method, Mapping[str, int]]] = [("plain", plain, {}), ("n by the source", plain, fewer)]
+    rows: dict[str, Compared] = {
+        "n by the source": (plain, {source: chosen({"": plain}, source, False)[1] for source in sources})
+    }
     families = {f"+ {name}": {k: v for k, v in also.items() if f"[{name}]" in k} for name in REFERENCES[row]}
-    for name, tried in {**families, "soft best-of-n": found["soft"]}.items():
+    for name, tried in {**families, "soft best-of-n": soft}.items():
         variants = {setting: own for setting, own in tried.items() if own.cells.keys() >= plain.cells.keys()}
         for first in (True, False) if variants else ():
             picks = {source: chosen(variants, source, first) for source in sources}
             joint = Method({place: variants[picks[place[0]][0]].cells[place] for place in plain.cells})
             joint.stages = next(iter(variants.values())).stages
-            words = "tau" if "soft" in name else "weight"
-            told = f"{name}, {words}{'' if first else ' and n'} by the source"
-            lines.append((told, joint, {} if first else {source: n for source, (_, n) in picks.items()}))
+            told = f"{name}, {'tau' if 'soft' in name else 'weight'}{'' if first else ' and n'} by the source"
+            rows[told] = joint, {} if first else {source: n for source, (_, n) in picks.items()}
+    return rows
+
+
+def rows_of(store: Store, row: str, half: str) -> dict[str, Compared]:
+    """The methods of a row by what they are called, the plain one first; on all documents none that chooses."""
+    found = {part: methods(store, grid_of(row, part)) for part in PARTS}
+    also = {**found["plain"], **found["also"]}
+    if "" not in also:
+        return {}
+    plain = also.pop("")
+    rows: dict[str, Compared] = {"plain": (plain, {})}
+    if half != "all":
+        rows |= by_source(plain, also, found["soft"], row)
     for part, words in WORDS.items():
-        lines += [(f"{words} {name}".strip(), own, {}) for name, own in found[part].items()]
-    cost = seconds(store, plain.stages)
-    untrained = {name: rate for name, own in found["references"].items() if (rate := mean(own, {}, False, half))}
-    rival = max(untrained, key=lambda name: untrained[name].value, default="")
-    out = [
-        "| method | win abroad | win at home | over-optimised by | CPU | abroad minus plain |"
-        + (f" minus {rival} |" if rival else ""),
-        "|---|---|---|---|---:|---|" + ("---|" if rival else ""),
-    ]
-    for name, own, n in lines:
-        abroad, home = mean(own, n, False, half), mean(own, n, True, half)
-        words = [name, abroad.shown() if abroad else "", home.shown() if home else "", "" if n else beyond(own, half)]
-        targets = {target for source, target in own.cells if is_foreign(source, target)}
-        base = mean(plain, {}, False, half, targets)
-        words += [f"{seconds(store, own.stages) / cost:.2f}", abroad.minus(base).shown("+") if abroad and base else ""]
-        beside = mean(found["references"][rival], {}, False, half, targets) if rival else None
-        words += [abroad.minus(beside).shown("+") if abroad and beside else ""] if rival else []
+        rows |= {f"{words} {name}".strip(): (own, {}) for name, own in found[part].items()}
+    return rows
+
+
+def table(store: Store, row: str, half: str, beside: str | None = None) -> list[str]:
+    """A line a method, of those that there are, on a half of the documents.
+
+    Each minus the plain one, minus each untrained reference, and minus the same method of the row `beside`.
+    """
+    rows = rows_of(store, row, half)
+    if not rows:
+        return ["Not run."]
+    plain, alone = rows["plain"], f"{WORDS['references']} "
+    rivals: dict[str, Mapping[str, Compared]] = {"plain": dict.fromkeys(rows, plain)}
+    rivals |= {name.removeprefix(alone): dict.fromkeys(rows, rows[name]) for name in rows if name.startswith(alone)}
+    if beside:
+        rivals[f"{beside} alike"] = rows_of(store, beside, half)
+    named = ["method", "win abroad", "win at home", "above 50 abroad", "over-optimised by", "CPU"]
+    named += [f"minus {rival}" for rival in rivals]
+    out = [f"| {' | '.join(named)} |", f"|---|---|---|---|---|---:|{'---|' * len(rivals)}"]
+    cost = seconds(store, plain[0].stages)
+    for name, (own, n) in rows.items():
+        places = {place for place in own.cells if is_foreign(*place)}
+        abroad, home = mean(own, n, places, half), mean(own, n, own.cells.keys() - places, half)
+        words = [name, abroad.shown() if abroad else "", home.shown() if home else "", above(own, n, places, half)]
+        words += ["" if n else beyond(own, half), f"{seconds(store, own.stages) / cost:.2f}"]
+        for alike in rivals.values():
+            other, theirs = alike.get(name, (Method(), {}))
+            against = mean(other, theirs, abroad_at(own, other), half)
+            words += [abroad.minus(against).shown("+") if abroad and against else ""]
         out.append(f"| {' | '.join(words)} |")
-    count = len({group for cell in plain.cells.values() for group in cell.of(half).groups})
-    told = ", ".join(f"{source} {n}" for source, n in fewer.items())
-    return [*out, "", f"{len(plain.cells)} cells, {count} documents to report on. n by the source: {told}."]
+    count = len({group for cell in plain[0].cells.values() for group in cell.of(half).groups})
+    chosen_n = ", ".join(f"{source} {n}" for source, n in rows.get("n by the source", plain)[1].items())
+    told = f" n by the source: {chosen_n}." if chosen_n else ""
+    return [*out, "", f"{len(plain[0].cells)} cells, {count} documents to report on.{told}"]
 
 
 if __name__ == "__main__":
