@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from small_grid import Runner, changed, contents, experiment, refused
+from msgspec import UNSET
+from small_grid import Runner, changed, contents, experiment, read, refused
 
 from xling.config.common import Ensemble
 from xling.errors import ConfigError
@@ -17,7 +18,7 @@ from xling.planning.dag import cells_from, ensemble_seeds, judge_stage
 from xling.results.specs import EnsembleSpec
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.untrained import Settings as Untrained
-from xling.stages.ensemble import combined, standardised
+from xling.stages.ensemble import combined, scaled
 
 NAN = float("nan")
 
@@ -30,13 +31,26 @@ def array(path: Path) -> np.ndarray[Any, Any]:
 # --- by hand ------------------------------------------------------------------------------------------------
 
 
-def test_rewards_are_standardised_over_a_prompts_pool() -> None:
+def test_rewards_are_centred_and_scaled_within_a_prompt() -> None:
     pool = np.array([[1.0, 3.0, 5.0, 7.0], [2.0, 4.0, NAN, NAN], [5.0, 5.0, 5.0, NAN]])  # deviations: root 5, 1, 0
     expected = np.array([[-3.0, -1.0, 1.0, 3.0], [-1.0, 1.0, NAN, NAN], [0.0, 0.0, 0.0, NAN]])
     expected[0] /= np.sqrt(5.0)
-    assert np.allclose(standardised(pool, pool), expected, equal_nan=True)
-    opposed = standardised(pool, np.array([[4.0, 14.0], [5.0, 3.0], [9.0, 5.0]]))
+    assert np.allclose(scaled(pool, pool), expected, equal_nan=True)
+    opposed = scaled(pool, np.array([[4.0, 14.0], [5.0, 3.0], [9.0, 5.0]]))
     assert np.allclose(opposed, [[0.0, 10.0 / np.sqrt(5.0)], [2.0, 0.0], [0.0, 0.0]])
+    one = np.sqrt((5.0 + 1.0 + 0.0) / 3)  # root of the mean squared deviation within the three prompts
+    centred = [[-3.0, -1.0, 1.0, 3.0], [-1.0, 1.0, NAN, NAN], [0.0, 0.0, 0.0, NAN]]
+    assert np.allclose(scaled(pool, pool, "pool"), np.array(centred) / one, equal_nan=True)
+    assert scaled(pool, pool, "none") is pool
+
+
+@pytest.mark.parametrize(("scale", "picked"), [(UNSET, 1), ("pool", 0), ("none", 2)])
+def test_the_scale_decides_what_two_rewards_pick(scale: Any, picked: int) -> None:
+    """Of a prompt whose samples the second reward, in large numbers, hardly tells apart beside those of another one."""
+    members = np.array([[2.0, 1.0, 0.0], [2.0, 1.0, 0.0]]), np.array([[0.0, 16.0, 20.0], [0.0, 1000.0, 500.0]])
+    spec = EnsembleSpec(combine="mean", models=2, references=0, weight=1.0, scale=scale)
+    joint = combined([scaled(pool, pool, scale) for pool in members], spec)
+    assert joint.argmax(axis=1).tolist() == [picked, 1]
 
 
 @pytest.mark.parametrize(("combine", "joint"), [("mean", [2.0, -1.0]), ("min", [1.0, -3.0])])
@@ -79,7 +93,14 @@ def test_two_sources_apart_and_a_reference(runner: Runner, tiny_folder: Path, tm
     assert contents(tmp_path / "out") == contents(runner.folder(joint))
     worst, _ = runner.cell(changed(asked, "ensemble", sources="apart", combine="min"))
     found = array(runner.folder(worst.parents["score"]) / "pool.npy")
-    assert np.allclose(found, np.minimum(*(standardised(pool, pool) for pool in pools[:2])))
+    assert np.allclose(found, np.minimum(*(scaled(pool, pool) for pool in pools[:2])))
+    raw, _ = runner.cell(changed(asked, "ensemble", sources="apart", scale="none", also=("length",), weight=0.25))
+    for name in ("pool.npy", "baseline.npy"):
+        de, en, length = (array(runner.folder(member) / name) for member in members)
+        assert np.array_equal(array(runner.folder(raw.parents["score"]) / name), (de + en) / 2 + length / 4)
+    kept, parts = (read(runner.folder(one) / "heldout.json") for one in (raw.parents["score"], members[0]))
+    de, en, length = (np.array(read(runner.folder(member) / "heldout.json")["score"]) for member in members)
+    assert parts.keys() == kept.keys() and np.allclose(kept["score"], (de + en) / 2 + (length - length.mean()) / 4)
 
 
 def test_seeds_of_a_trained_model_and_its_controls(no_model: Path) -> None:
@@ -99,7 +120,10 @@ def test_seeds_of_a_trained_model_and_its_controls(no_model: Path) -> None:
 
 def test_without_an_ensemble_nothing_changes(no_model: Path) -> None:
     plain = judge_stage(experiment(no_model))
-    assert judge_stage(changed(experiment(no_model), "ensemble", combine="min", sources="apart")).key == plain.key
+    assert (
+        judge_stage(changed(experiment(no_model), "ensemble", combine="min", sources="apart", scale="none")).key
+        == plain.key
+    )
 
 
 def test_what_cannot_be_combined_is_refused(no_model: Path) -> None:

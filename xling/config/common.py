@@ -67,15 +67,18 @@ class Lid(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Ensemble(Struct, frozen=True, forbid_unknown_fields=True):
-    """Several rewards as one: each standardised over the samples of a prompt, then combined (xling/stages/ensemble.py).
+    """Several rewards as one: each centred and scaled within a prompt, then combined (xling/stages/ensemble.py).
 
     Reward models of `seeds` seeds, and where sources are `apart` one a source language (pooled: one of all); `combine`
-    says how they become one. `also` are untrained references, added `weight` times.
+    says how they become one, `scale` what makes them comparable. `also` are untrained references, added `weight` times.
     """
 
     seeds: Positive = 1
     sources: Literal["pooled", "apart"] = "pooled"
     combine: Literal["mean", "min"] = "mean"  # min: the worst counts
+    # prompt: by mean and deviation over a prompt's samples; pool: by that mean, and one deviation of a reward over all
+    # prompts; none: as they are
+    scale: Literal["prompt", "pool", "none"] = "prompt"
     also: tuple[str, ...] = ()
     weight: PositiveFloat = 1.0
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, get_args
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from xling.config.common import Ensemble, Language, Objective
@@ -314,7 +314,11 @@ def rewards(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
     if len(models) == 1 and not references:
         return next(iter(models.values()))
     spec = EnsembleSpec(
-        combine=ensemble.combine, models=len(models), references=len(references), weight=ensemble.weight
+        combine=ensemble.combine,
+        models=len(models),
+        references=len(references),
+        weight=ensemble.weight,
+        scale=UNSET if ensemble.scale == "prompt" else ensemble.scale,
     )
     members = [*models.values(), *references]
     parents = {f"member_{number}": stage for number, stage in enumerate(members)}

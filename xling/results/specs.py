@@ -199,6 +199,7 @@ class EnsembleSpec(Struct, frozen=True, kw_only=True):
     models: int  # of the members, how many are reward models
     references: int
     weight: float  # of a reference
+    scale: str | UnsetType = UNSET  # pool or none; UNSET: prompt
 
 
 class JudgeSpec(Struct, frozen=True, kw_only=True, omit_defaults=True):
