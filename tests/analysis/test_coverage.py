@@ -17,7 +17,7 @@ from xling.analysis.findings.sources import cross_vs_home, source_ranking
 from xling.analysis.matrix.accuracy import measure
 from xling.analysis.matrix.across import alike, as_measured, over_columns
 from xling.analysis.matrix.categories import kappa_sample
-from xling.analysis.matrix.column import compare
+from xling.analysis.matrix.fold_column import compare
 from xling.analysis.matrix.types import Entry
 from xling.analysis.statistics.bootstrap import POINTS, SHARE, difference, draw, resample
 from xling.analysis.statistics.decisions import judged

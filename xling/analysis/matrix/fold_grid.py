@@ -1,6 +1,6 @@
 """`xling reduce GRID`: fold the finished cells of a grid into its matrix. Reads plan.json and the store.
 
-Columns are folded one after the other (column.py), rows are gathered on the way.
+Columns are folded one after the other (fold_column.py), rows are gathered on the way.
 
     matrix = fold_grid(Store(Path("outputs")), "embedded")
 """
@@ -14,17 +14,9 @@ from msgspec.structs import replace
 
 from xling.analysis.matrix.across import Kept, agreements, judge_accuracy, keep, optimizer_tables
 from xling.analysis.matrix.categories import Categories, fold_categories
-from xling.analysis.matrix.column import (
-    Column,
-    FoldedColumn,
-    PanelKey,
-    belongs,
-    find_layouts,
-    fold_column,
-    panel_key,
-    read_column,
-)
+from xling.analysis.matrix.column import Column, find_layouts, read_column
 from xling.analysis.matrix.equal_length import Lengths, at_equal_length, lengths_of
+from xling.analysis.matrix.fold_column import FoldedColumn, PanelKey, belongs, fold_column, panel_key
 from xling.analysis.matrix.frontier import frontiers, marked
 from xling.analysis.matrix.names import named
 from xling.analysis.matrix.own_measures import OwnMeasures, own_measures

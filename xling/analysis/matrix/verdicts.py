@@ -7,7 +7,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
-from xling.analysis.matrix.column import belongs, panel_key
+from xling.analysis.matrix.fold_column import belongs, panel_key
 from xling.analysis.matrix.names import varying, worded
 from xling.analysis.matrix.types import CHANCE, Arm, Control, Count, Entry, Matrix, Panel
 from xling.analysis.statistics.decisions import MOST_PROMPTS, MOST_SEEDS, Difference

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from xling.analysis.matrix.column import FoldedColumn
+from xling.analysis.matrix.fold_column import FoldedColumn
 from xling.analysis.matrix.names import values_of
 from xling.analysis.matrix.types import MEASURES, Entry, Matrix
 from xling.analysis.matrix.verdicts import CEILINGS

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from xling.analysis.matrix.column import belongs, panel_key
+from xling.analysis.matrix.fold_column import belongs, panel_key
 from xling.analysis.matrix.types import (
     CHANCE,
     MEASURES,
