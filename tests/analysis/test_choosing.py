@@ -119,11 +119,38 @@ def test_a_target_s_own_labels_are_never_seen(kind):
     entries = world(kind, 1)
     table = entries.table.copy()
     own, of = table.target_lang == "es", table.source_lang == "es"  # its column, and what was trained on its labels
-    table.loc[own | of, "win_rate"] = np.random.default_rng(0).permutation(table.loc[own | of, "win_rate"]) + 9
+    random, known = np.random.default_rng(0), entries.unlabelled
+    table.loc[own | of, "win_rate"] = random.permutation(table.loc[own | of, "win_rate"]) + 9
     table.loc[of, "accuracy"] += 9
-    changed = choice(replace(entries, table=table))
+    if kind == "learned":  # as do scores of what was trained on its labels, and agreement with them
+        alike = {place: {s: random.normal() for s in LANGS if s != dict(place)["source_lang"]}
+                 for place in entries.unlabelled.behaviour}  # fmt: skip
+        entries = replace(entries, unlabelled=replace(entries.unlabelled, agreement=alike))
+        behaviour = {place: told + 3 * (dict(place)["source_lang"] == "es")
+                     for place, told in entries.unlabelled.behaviour.items()}  # fmt: skip
+        other = {place: {s: one + 3 * (s == "es") for s, one in found.items()} for place, found in alike.items()}
+        assert not choice(entries).table.equals(choice(world(kind, 1)).table)  # agreement counts
+        known = replace(entries.unlabelled, behaviour=behaviour, agreement=other)
+    changed = choice(replace(entries, table=table, unlabelled=known))
     assert row(choice(entries), target_lang="es").equals(row(changed, target_lang="es"))
     assert not choice(entries).table.equals(changed.table)
+
+
+def test_what_learns_from_all_but_the_target_is_no_candidate():
+    """At the other targets it has seen the labels of the one that is left out, and would be best by far here."""
+    value, rivals = np.full((SIZE + 1, SIZE), 64.0), np.full((2, SIZE), 60.0)
+    value[-1], rivals[1] = 95, 94
+    entries = matrix(value, rivals, sources=[*LANGS, "others"])
+    named = entries.untrained.table.replace({"rm_backbone": {"rival1": "system"}})
+    entries = replace(entries, untrained=replace(entries.untrained, table=named))
+    without = entries.where((entries.table["source_lang"] != "others").to_numpy())
+    rest = entries.untrained.where((named["rm_backbone"] != "system").to_numpy())
+    without = replace(without, untrained=rest)
+    found = choice(entries)
+    assert found.table.equals(choice(without).table) and len(found.table) == SIZE + 1
+    assert "others and system are no candidates" in found.left_out[0] and not choice(without).left_out
+    alone = replace(without, untrained=entries.untrained.where((named["rm_backbone"] == "system").to_numpy()))
+    assert set(choice(alone).table["none"]) == {"as it is"}
 
 
 @pytest.mark.parametrize(("targets", "said"), [(2, "of 2 targets nothing"), (3, "of 3 targets nothing"), (4, "")])
@@ -168,17 +195,24 @@ def test_behaviour_is_read_from_scores(tmp_path):
     random = np.random.default_rng(0)
     longer = random.normal(0, 1, (8, 4))
     named = {"prompts": [f"es-{i}" for i in range(8)], "groups": [f"fact{i}" for i in range(8)]}
-    for source, scores in (("de", 3 * longer + 5), ("en", longer - np.arange(8)[:, None]), ("tr", -longer)):
+    scores_of = {"de": 3 * longer + 5, "en": longer - np.arange(8)[:, None], "tr": -longer, "others": longer}
+    for source, scores in scores_of.items():  # others has learnt from all of them: it tells of none
         scored = {"pool": scores, "baseline": scores[:, :2]}
         grid.cell(source, "es", random.random(8), rm_backbone="other", scores=scored, **named)
     scored = {"pool": longer, "baseline": longer[:, :2]}
     grid.untrained("-", "es", random.random(8), rm_backbone="length", scores=scored, **named)
     known = unlabelled(grid.write().store, "toy")
-    assert known.named == ("consensus", "between", "length") and not known.likeness
+    assert known.named == ("between", "length") and not known.likeness
     own = [(dict(place), told) for place, told in known.behaviour.items()]
     of = {place["source_lang"]: told for place, told in own if place["rm_backbone"] == "other"}
-    assert of["de"][2] == pytest.approx(1) and of["en"][2] == pytest.approx(1) and of["tr"][2] == pytest.approx(-1)
-    assert of["en"][1] > of["de"][1] and of["de"][0] > of["tr"][0]
+    assert of["de"][1] == pytest.approx(1) and of["en"][1] == pytest.approx(1) and of["tr"][1] == pytest.approx(-1)
+    assert of["en"][0] > of["de"][0]
+    agreement = [(dict(place), told) for place, told in known.agreement.items()]
+    with_ = {place["source_lang"]: told for place, told in agreement if place["rm_backbone"] == "other"}
+    # of each source two reward models, one of which scores all responses alike
+    assert with_["de"] == pytest.approx({"en": 0.5, "tr": -0.5}) and with_["tr"] == pytest.approx(
+        {"de": -0.5, "en": -0.5}
+    )
 
 
 def test_the_command(tmp_path, capsys):

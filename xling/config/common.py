@@ -50,6 +50,9 @@ def is_foreign(source: str, target: str) -> bool:
     return target not in members(source)
 
 
+CEILINGS = ("gold", "human")  # references that know the truth: a bound, no rival, and no part of a row
+
+
 class Template(Struct, frozen=True, forbid_unknown_fields=True):
     """How a prompt is rendered: for the policy and, by default without any instruction, for the reward model.
 

@@ -3,7 +3,9 @@
 Candidates are the entries of a group: one task, policy, optimizer, judge and so on, all reward models and all settings
 of the optimizer. A source that holds the target's language is none: its feedback is what the target lacks. What learns
 nothing (length, a likelihood, a random pick) are candidates of their own, "none of the sources". Where a grid has no
-such row, the target's responses as they are stand for it, which win 50 % by construction.
+such row, the target's responses as they are stand for it, which win 50 % by construction. What learns from all
+languages but the target (source `others`, reference `system`) is none: at the other targets it has seen this one's
+labels.
 
 `learned` is after Chen and Ritter 2021 (arXiv 2010.06127), who score a fine-tuned model for a target by its states on
 the target's unlabelled text, bilinear with a vector of the language, by a pairwise ranking loss over other targets.
@@ -24,9 +26,9 @@ from xling.analysis.matrix.names import named
 from xling.analysis.statistics.bootstrap import Floats, Ints
 from xling.analysis.tidy.entries import Entries
 from xling.analysis.tidy.finding import place_of
-from xling.analysis.tidy.unlabelled import Unlabelled
+from xling.analysis.tidy.unlabelled import SYSTEM, Unlabelled
 from xling.config.common import is_foreign
-from xling.grid.stage import NO_SOURCE
+from xling.grid.stage import NO_SOURCE, OTHERS
 
 FEWEST = 3  # targets from which nothing is learnt: another one is left out, and one more to try a rule on
 OVER = ("rm_backbone", "optimizer.")  # axes that a choice is over
@@ -52,6 +54,7 @@ class Offer:
     unsure: bool  # some cell has no interval
     likeness: dict[str, Floats]  # rule -> (T, K)
     behaviour: Floats  # (K, T, P); NaN: none
+    agreement: dict[str, Floats]  # source -> (K, T) how its reward models and a candidate agree; NaN: not known
     vectors: Floats  # (T, Q)
     missing: tuple[str, ...] = ()
 
@@ -100,12 +103,21 @@ class Offer:
     def _maps(self) -> dict[tuple[int, ...], tuple[Floats, Ints, Ints] | None]:
         return {}
 
-    @cached_property
-    def features(self) -> Floats:
-        """(K, T, D) identity, behaviour and its products with the languages' vectors; 0 where there is none."""
-        count, width, parts = self.behaviour.shape
-        told = self.behaviour - np.nanmean(self.behaviour.reshape(-1, parts), axis=0) if parts else self.behaviour
-        deviation = np.nanstd(told.reshape(-1, parts), axis=0) if parts else np.ones(0)
+    def _features(self, unseen: Sequence[int], kept: Bools) -> Floats:
+        """(K, T, D) identity, behaviour and its products with the languages' vectors; 0 where there is none.
+
+        Of behaviour the mean agreement with reward models that hold no unseen language is the first; it is
+        standardised over the candidates that hold none, `kept`.
+        """
+        langs, known = [self.targets[t] for t in unseen], self.behaviour
+        heard = [of for source, of in self.agreement.items() if all(is_foreign(source, lang) for lang in langs)]
+        if heard:
+            there = (~np.isnan(heard)).sum(axis=0)
+            mean = np.nansum(heard, axis=0) / np.maximum(there, 1)
+            known = np.concatenate([np.where(np.isnan(known[..., :1]), np.nan, mean[..., None]), known], axis=2)
+        count, width, parts = known.shape
+        told = known - np.nanmean(known[kept].reshape(-1, parts), axis=0)
+        deviation = np.nanstd(told[kept].reshape(-1, parts), axis=0)
         told = np.nan_to_num(told / np.where(deviation > 0, deviation, 1.0))
         products = (told[..., None] * self.vectors[None, :, None, :]).reshape(count, width, -1)
         own = np.broadcast_to(np.eye(count)[:, None, :], (count, width, count)) / math.sqrt(_RIDGE[0])
@@ -116,19 +128,21 @@ class Offer:
         told = np.asarray(self.seen & kept[:, None])
         told[:, list(unseen)] = False
         rows, columns = np.nonzero(told)
-        if len(rows) > _MOST_CELLS or len(set(columns.tolist())) < FEWEST:
+        few = len(set(columns.tolist())) < FEWEST or np.isnan(self.behaviour[kept]).all()
+        if few or len(rows) > _MOST_CELLS:
             return None
-        design = self.features[rows, columns]
+        features = self._features(unseen, kept)
+        design = features[rows, columns]
         for t in set(columns.tolist()):
             design[columns == t] -= design[columns == t].mean(axis=0)
         inverse = np.linalg.inv(design.T @ design + np.eye(design.shape[1]))
-        return self.features.reshape(-1, design.shape[1]) @ (inverse @ design.T), rows, columns
+        return features.reshape(-1, design.shape[1]) @ (inverse @ design.T), rows, columns
 
 
 def offer_of(panel: Entries, new: str = "") -> Offer | str:
     """The candidates of a group: its entries, and what learns nothing beside it; or why there is no choice."""
+    panel, rivals, out = _honest(panel)
     table, errors, normal = panel.table, panel.errors["win"], panel.normal
-    rivals = _beside(panel)
     if rivals is not None:
         size = min(len(errors), len(rivals.normal))
         table = pd.concat([table, rivals.table], ignore_index=True)
@@ -155,18 +169,31 @@ def offer_of(panel: Entries, new: str = "") -> Offer | str:
         value[-1, : len(targets) - (targets[-1] == new)] = 50.0
     unsure = bool(np.isnan(drawn[0][:, ~np.isnan(value)]).any())
     home, home_errors = _at_home(panel, names, told, value, drawn[0], sources, targets)
-    missing = (
-        ()
-        if rivals is not None
-        else (f"nothing untrained is beside it: the responses as they are ('{AS_IS}', 50 %) stand for that.",)
-    )
+    missing = list[str]()
+    if rivals is None:
+        missing.append(f"nothing untrained is beside it: the responses as they are ('{AS_IS}', 50 %) stand for that.")
+    if out:
+        missing.append(
+            f"{' and '.join(out)} {'is no candidate' if len(out) == 1 else 'are no candidates'}: learnt from all "
+            "languages but the target, so that at every other target the left-out one's labels had been seen. The "
+            "matrix shows what came of it."
+        )
     offer = Offer(
         names, sources, targets, value, np.nan_to_num(drawn[0]), np.nan_to_num(drawn[1]), home, home_errors, unsure,
-        *_without_labels(panel, told, names, sources, targets), missing,
+        *_without_labels(panel, told, names, sources, targets), tuple(missing),
     )  # fmt: skip
     if not any(len(offer.abroad(t)) for t in range(len(targets))):
         return "no target has a source that is foreign to it."
     return offer
+
+
+def _honest(panel: Entries) -> tuple[Entries, Entries | None, list[str]]:
+    """The entries and what learns nothing, but for what learns from all languages but the target; its names."""
+    own, rivals = (panel.table["source_lang"] != OTHERS).to_numpy(), _beside(panel)
+    out = [] if own.all() else [OTHERS]
+    if rivals is not None and not (apart := (rivals.table["rm_backbone"] != SYSTEM).to_numpy()).all():
+        rivals, out = rivals.where(apart) if apart.any() else None, [*out, SYSTEM]
+    return panel.where(own), rivals, out
 
 
 def _beside(panel: Entries) -> Entries | None:
@@ -219,19 +246,23 @@ def _at_home(
 
 def _without_labels(
     panel: Entries, told: Sequence[str], names: Sequence[str], sources: Sequence[str], targets: Sequence[str]
-) -> tuple[dict[str, Floats], Floats, Floats]:
-    """likeness, behaviour and vectors of the candidates and targets."""
+) -> tuple[dict[str, Floats], Floats, dict[str, Floats], Floats]:
+    """likeness, behaviour, agreement and vectors of the candidates and targets."""
     known: Unlabelled = panel.unlabelled
     likeness = {
         rule: np.array([[pairs.get((target, source), np.nan) for source in sources] for target in targets])
         for rule, pairs in known.likeness.items()
     }
     behaviour = np.full((len(names), len(targets), len(known.named)), np.nan)
+    agreement = dict[str, Floats]()
     axes = [*panel.axes, "source_lang", "target_lang"]
     for name, row in zip(told, panel.table[axes].to_dict("records"), strict=False):
-        own = known.behaviour.get(place_of({str(axis): str(text) for axis, text in row.items()}))
-        if own is not None:
-            behaviour[names.index(name), targets.index(row["target_lang"])] = own
+        entry, at = place_of({str(axis): str(text) for axis, text in row.items()}), targets.index(row["target_lang"])
+        if (own := known.behaviour.get(entry)) is not None:
+            behaviour[names.index(name), at] = own
+        for source, alike in known.agreement.get(entry, {}).items():
+            of = agreement.setdefault(source, np.full(behaviour.shape[:2], np.nan))
+            of[names.index(name), at] = alike
     width = len(next(iter(known.vectors.values()), np.zeros(0)))
     vectors = np.array([known.vectors.get(target, np.zeros(width)) for target in targets]).reshape(len(targets), width)
-    return likeness, behaviour, vectors
+    return likeness, behaviour, agreement, vectors

@@ -86,6 +86,7 @@ def _chosen(panel: Entries, new: str) -> Iterator[Row | str]:
     if isinstance(offer, str):
         yield offer
         return
+    yield from offer.missing
     world = World(offer, offer.value[None], offer.value[None], offer.home[None])
     said = False
     for t in range(len(offer.targets)):

@@ -11,10 +11,9 @@ from xling.analysis.matrix.fold_column import belongs, panel_key
 from xling.analysis.matrix.names import varying, worded
 from xling.analysis.matrix.types import CHANCE, Arm, Control, Count, Entry, Matrix, Panel
 from xling.analysis.statistics.decisions import MOST_PROMPTS, MOST_SEEDS, Difference
-from xling.config.common import is_foreign
+from xling.config.common import CEILINGS, is_foreign
 
 _IF_SO = " with 80 % power, if they are as large as they look"
-CEILINGS = ("gold", "human")  # references that are a bound, not a rival
 NO_RIVALS = (*CEILINGS, "random")
 AGREEMENT = " in agreement with people"
 

@@ -14,12 +14,12 @@ import pandas as pd
 from xling.analysis.matrix.fold_column import FoldedColumn
 from xling.analysis.matrix.names import values_of
 from xling.analysis.matrix.types import MEASURES, Entry, Matrix
-from xling.analysis.matrix.verdicts import CEILINGS
 from xling.analysis.statistics.bootstrap import RESAMPLES, SHARE, Floats, Sample
 from xling.analysis.statistics.draws import Small, covariances, errors_of, with_tails
 from xling.analysis.statistics.intervals import Estimate
 from xling.analysis.tidy.finding import Finding, Place, Row, columns_of, place_of, spread
 from xling.analysis.tidy.unlabelled import NOTHING, Unlabelled
+from xling.config.common import CEILINGS
 from xling.results.plan import ENTRY_AXES
 
 PLACE = ("source_lang", "target_lang")

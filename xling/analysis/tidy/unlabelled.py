@@ -11,29 +11,32 @@ nn_rank   of the NEIGHBOURS rows nearest to each of the target's rows (cosine, a
 vectors   of languages: the first AXES principal components of their mean states
 
 Behaviour is what a reward model's scores of the target's responses look like, within a prompt: its mean correlation
-with the reward models of other sources (`consensus`), and with each of what learns nothing; and `between`, the share of
-its variance that lies between prompts. Means over seeds. Other sources are all but the target.
+with each of what learns nothing; and `between`, the share of its variance that lies between prompts. `agreement` is
+that with the reward models of other sources, source by source, so that one whose labels are not to be seen can be left
+out. Means over seeds. Other sources are all but the target; `others`, pooled, is none.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from xling.analysis.matrix.verdicts import CEILINGS
 from xling.analysis.statistics.bootstrap import Floats
 from xling.analysis.tidy.finding import Place, place_of
-from xling.config.common import is_foreign
+from xling.config.common import CEILINGS, is_foreign
 from xling.errors import StoreError
 from xling.grid import joined
 from xling.grid.records import Ref, Sheet
-from xling.grid.stage import NO_SOURCE
+from xling.grid.stage import NO_SOURCE, OTHERS
 from xling.grid.store import Store
 from xling.results.items import read_array, read_json
 from xling.results.plan import Plan, Results, planned_entries, read_plan
 
 ROWS, NEIGHBOURS, AXES = 300, 5, 2
+SYSTEM = "system"  # the reference of recorded systems; rm_backbone=system with a source of its own is another thing
+# learn from all languages but the target, and so at every other target from a left-out one's labels
+OF_ALL_OTHERS = (OTHERS, SYSTEM)
 Pairs = dict[tuple[str, str], float]  # (target, source) -> the larger the nearer
 
 
@@ -45,6 +48,7 @@ class Unlabelled:
     vectors: Mapping[str, Floats] = field(default_factory=dict)  # language -> (AXES,)
     behaviour: Mapping[Place, Floats] = field(default_factory=dict)  # entry -> (named,)
     named: tuple[str, ...] = ()  # what the numbers of a behaviour are
+    agreement: Mapping[Place, Mapping[str, float]] = field(default_factory=dict)  # entry -> other source -> correlation
 
 
 NOTHING = Unlabelled()
@@ -55,13 +59,13 @@ def unlabelled(store: Store, name: str) -> Unlabelled:
     plan = read_plan(store.grid_folder(name))
     results = Results(store, plan)
     states = _states(plan, results)
-    behaviour, named = _behaviour(plan, results)
+    told = _behaviour(plan, results)
     if len(states) < 2:
-        return Unlabelled(behaviour=behaviour, named=named)
+        return told
     means = {lang: rows.mean(axis=0) for lang, rows in states.items()}
     near = {(t, s): -float(np.linalg.norm(means[t] - means[s])) for t in states for s in states if s != t}
     likeness = {"states": near, "nn_rank": _nn_rank(states)}
-    return Unlabelled(likeness, _components(means), behaviour, named)
+    return replace(told, likeness=likeness, vectors=_components(means))
 
 
 # --- states ---------------------------------------------------------------------------------------------------
@@ -147,12 +151,13 @@ class _Scored:
     between: float
 
 
-def _behaviour(plan: Plan, results: Results) -> tuple[dict[Place, Floats], tuple[str, ...]]:
+def _behaviour(plan: Plan, results: Results) -> Unlabelled:
     pools: dict[Ref, dict[Ref, _Scored]] = {}
     entries: dict[Place, list[tuple[Ref, Ref, str]]] = {}  # pool, score and target of each seed
     for entry in planned_entries(plan, results):
         source, backbone = entry.axes["source_lang"], entry.axes["rm_backbone"]
-        if backbone.startswith("shuffled_") or backbone in CEILINGS:
+        learnt = backbone if source == NO_SOURCE else source
+        if backbone.startswith("shuffled_") or backbone in CEILINGS or learnt in OF_ALL_OTHERS:
             continue
         for cell in entry.cells:
             pool, score = cell.stages.get("pool"), cell.stages.get("score")
@@ -168,11 +173,13 @@ def _behaviour(plan: Plan, results: Results) -> tuple[dict[Place, Floats], tuple
                 entries.setdefault(place_of(entry.axes), []).append((pool, score, entry.axes["target_lang"]))
     untrained = {one.name for scored in pools.values() for one in scored.values() if one.name}
     named = tuple(sorted(untrained - {"random"}))
-    found: dict[Place, Floats] = {}
+    found, agreement = dict[Place, Floats](), dict[Place, dict[str, float]]()
     for place, of in entries.items():
-        seeds = [_told(pools[pool], score, target, named) for pool, score, target in of]
-        found[place] = np.mean(seeds, axis=0)
-    return found, ("consensus", "between", *named)
+        found[place] = np.mean([_told(pools[pool], score, named) for pool, score, _ in of], axis=0)
+        seeds = [_agreement(pools[pool], score, target) for pool, score, target in of]
+        others = sorted(set[str]().union(*seeds))
+        agreement[place] = {one: float(np.mean([seed[one] for seed in seeds if one in seed])) for one in others}
+    return Unlabelled(behaviour=found, named=("between", *named), agreement=agreement)
 
 
 def _scored(name: str, source: str, scores: Floats) -> _Scored:
@@ -186,16 +193,20 @@ def _scored(name: str, source: str, scores: Floats) -> _Scored:
     return _Scored(name, source, np.divide(within, length, out=np.zeros_like(within), where=length > 0), between)
 
 
-def _told(pool: Mapping[Ref, _Scored], score: Ref, target: str, named: Sequence[str]) -> Floats:
+def _told(pool: Mapping[Ref, _Scored], score: Ref, named: Sequence[str]) -> Floats:
     own = pool[score]
+    alike = [_alike(own, (one for one in pool.values() if one.name == name)) for name in named]
+    return np.array([own.between, *(0.0 if one is None else one for one in alike)])
 
-    def with_(others: Iterator[_Scored]) -> float:
-        """The mean correlation within a prompt, over those of the same responses; 0 where there are none."""
-        found = [
-            (own.within * one.within).sum() / len(one.within) for one in others if one.within.shape == own.within.shape
-        ]
-        return float(np.mean(found)) if found else 0.0
 
-    abroad = (o for o in pool.values() if not o.name and o.source != own.source and is_foreign(o.source, target))
-    of_untrained = [with_(one for one in pool.values() if one.name == name) for name in named]
-    return np.array([with_(abroad), own.between, *of_untrained])
+def _agreement(pool: Mapping[Ref, _Scored], score: Ref, target: str) -> dict[str, float]:
+    own = pool[score]
+    abroad = [o for o in pool.values() if not o.name and o.source != own.source and is_foreign(o.source, target)]
+    found = {source: _alike(own, (o for o in abroad if o.source == source)) for source in {o.source for o in abroad}}
+    return {source: alike for source, alike in found.items() if alike is not None}
+
+
+def _alike(own: _Scored, others: Iterable[_Scored]) -> float | None:
+    """The mean correlation within a prompt, over those of the same responses; None where there are none."""
+    same = [one for one in others if one.within.shape == own.within.shape]
+    return float(np.mean([(own.within * one.within).sum() / len(one.within) for one in same])) if same else None
