@@ -32,7 +32,7 @@ from xling.judges import judges_its_own
 from xling.measures.own import located, own_measure
 from xling.models.checkpoints import chat_template
 from xling.planning import packages, sharing
-from xling.planning.dag import RIVALS, without_commits
+from xling.planning.dag import RIVALS, idle_ensembles, without_commits
 from xling.planning.judging import notes
 from xling.planning.pretrained import beyond, strange
 from xling.planning.pretrained import notes as unsuited
@@ -82,7 +82,7 @@ def plan_of(
         rates=rates if dry_run else None,
     )
     said = [*_unsuited(asked, cells), *beyond(asked), *strange(asked), *notes(plan), *_templates(asked)]
-    said += _own_judges(plan)
+    said += [*idle_ensembles(asked), *_own_judges(plan)]
     drops, measures = dropped_kinds(settings["keep_weights"], plan.kinds), _own_measures(settings["measures"])
     warnings = [
         *plan.warnings,

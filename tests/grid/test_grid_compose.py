@@ -295,6 +295,20 @@ def test_an_experiment_that_changes_other_groups(loader: Any, tmp_path: Path) ->
     assert found == [("a", "target_rm", 0, 7)] * 2 + [("b", "gold", 5, 100)] * 2
 
 
+def test_a_setting_that_some_of_the_swept_options_have(front: Front) -> None:
+    """Each option with the settings that it has: the others once, and that is said."""
+    cells = front("optimizer=best_of_n,soft_best_of_n", "optimizer.tau=0.5,1", "optimizer.n=4,8", "source_lang=de,tr")
+    names = ("optimizer", "optimizer.tau", "optimizer.n", "source_lang")
+    found = [tuple(cell["axes"].get(name) for name in names) for cell in cells.cells]
+    soft = [("soft_best_of_n", tau, n) for tau in (0.5, 1) for n in (4, 8)]
+    assert found == [(*one, s) for one in [("best_of_n", None, 4), ("best_of_n", None, 8), *soft] for s in ("de", "tr")]
+    settings = [(cell["optimizer"]["n"], cell["optimizer"].get("tau")) for cell in cells.cells[::2]]
+    assert settings == [(4, None), (8, None), (4, 0.5), (8, 0.5), (4, 1), (8, 1)]
+    assert front.warned == ["optimizer=best_of_n has no optimizer.tau, and is there once, without."]
+    kinds = front("rm_backbone=frozen_lm,bag_of_words", "rm_backbone.checkpoint=/x,/x").cells  # of one value too
+    assert [cell["rm_backbone"].get("checkpoint") for cell in kinds] == ["/x", None]
+
+
 def test_an_option_that_reaches_into_another_group(loader: Any, tmp_path: Path) -> None:
     greedy = "# @package _global_\noptimizer:\n  name: best_of_n\n  n: 2\npolicy:\n  n: 2\n"
     front = Front(loader, overlay(tmp_path, optimizer__greedy=greedy))

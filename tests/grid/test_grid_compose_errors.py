@@ -79,8 +79,8 @@ def refusal(loader: Any, arguments: str, params: dict[str, Any] | None = None, h
         ("source_lang=de, tr", ["'source_lang=de,': nothing follows the comma.", "source_lang=VALUE,VALUE"]),
         ("n=0", ["Unknown key 'n'", "Did you mean 'optimizer.n' or 'policy.n'?"]),
         (
-            "rm_backbone=xlm_roberta,bag_of_words rm_backbone.checkpoint=/x",
-            ["Unknown key 'rm_backbone.checkpoint': rm_backbone=bag_of_words has none", "name, permutation"],
+            "rm_backbone=length,bag_of_words rm_backbone.checkpoint=/x",
+            ["Unknown key 'rm_backbone.checkpoint': rm_backbone=length has none", "name, score"],
         ),
         (
             "judge=target_rm judge/rm_backbone=bag_of_words judge.rm_backbone.init=base",

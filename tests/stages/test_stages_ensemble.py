@@ -14,9 +14,11 @@ from xling.config.common import Ensemble
 from xling.errors import ConfigError
 from xling.grid import joined
 from xling.optimizers.ppo import Settings as PPO
-from xling.planning.dag import cells_from, ensemble_seeds, judge_stage
+from xling.planning.dag import cells_from, ensemble_seeds, idle_ensembles, judge_stage
 from xling.results.specs import EnsembleSpec
 from xling.rewards.bag_of_words import Settings as BagOfWords
+from xling.rewards.same_as_policy import Settings as SameAsPolicy
+from xling.rewards.settings import RewardModel
 from xling.rewards.untrained import Settings as Untrained
 from xling.stages.ensemble import combined, scaled
 
@@ -126,7 +128,31 @@ def test_without_an_ensemble_nothing_changes(no_model: Path) -> None:
     )
 
 
+def test_what_decides_nothing_is_in_no_key_and_is_said(no_model: Path) -> None:
+    def key(rm: RewardModel, source: str = "en", **settings: object) -> str:
+        return judge_stage(changed(experiment(no_model, source, rm=rm), "ensemble", **settings)).key
+
+    tuned, linear, two = SameAsPolicy(), BagOfWords(), ("length", "consensus")
+    assert key(tuned, also=two) == key(tuned, also=two[::-1]) == key(tuned, also=two, combine="min", sources="apart")
+    assert key(tuned, "de+en", sources="apart") == key(tuned, "de+en", sources="apart", weight=2.0)
+    assert key(linear, seeds=3) == key(linear) and key(tuned, seeds=3) != key(tuned)
+    wanted = Ensemble(seeds=3, combine="min", weight=0.5)
+    asked = [experiment(no_model, rm=rm, ensemble=wanted) for rm in (tuned, linear, Untrained("length"))]
+    said = idle_ensembles(asked)
+    assert [one.partition(":")[0] for one in said] == [
+        "ensemble.seeds=3 changes nothing for rm_backbone=bag_of_words, length",
+        "ensemble.combine=min changes nothing for rm_backbone=bag_of_words, length",
+        "ensemble.weight=0.5 changes nothing for rm_backbone=same_as_policy, bag_of_words, length",
+    ]
+    also = [changed(one, "ensemble", also=also) for one in asked[:1] for also in ((), ("length",))]
+    assert idle_ensembles(also) == [] == idle_ensembles([experiment(no_model)])
+
+
 def test_what_cannot_be_combined_is_refused(no_model: Path) -> None:
+    ceiling = changed(experiment(no_model), "ensemble", also=("length", "gold"))
+    refused(ceiling, r"ensemble\.also=length,gold .* ceiling, and stands alone: rm_backbone=gold, .* length, ")
+    alone = changed(experiment(no_model, rm=Untrained("gold")), "ensemble", also=("length",))
+    refused(alone, r"ensemble\.also=length with gold makes a row of the truth")
     refused(experiment(no_model, ensemble=Ensemble(2), optimizer=PPO()), r"ensemble combines .*=ppo learns .*best_of_n")
     unknown = Ensemble(also=("likelihood",))
     refused(experiment(no_model, ensemble=unknown), r"ensemble\.also=likelihood is no untrained .*likelihood_sft")

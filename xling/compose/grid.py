@@ -42,7 +42,7 @@ from xling.compose.overrides import (
     parse,
 )
 from xling.config.common import members, pooled
-from xling.errors import LONGEST_NAME, ConfigError, expanded, shown
+from xling.errors import LONGEST_NAME, ConfigError, expanded, listed, shown
 from xling.experiment import task_languages
 from xling.grid.records import AxisValue
 from xling.grid.stage import OTHERS, canonical_json
@@ -80,16 +80,55 @@ class Combination:
     composed: Composed
 
 
-def _combinations(composer: Composer, request: Request, merge: bool) -> list[Combination]:
-    points = list(itertools.product(*(list(zip(axis.values, axis.overrides, strict=True)) for axis in request.axes)))
-    overrides = [(*request.fixed, *(override for _, override in point)) for point in points]
+Lacking = Mapping[str, frozenset[str]]  # override of an option -> settings asked for that it has not
+
+
+def _combinations(composer: Composer, request: Request, lacking: Lacking, merge: bool) -> list[Combination]:
+    points: dict[tuple[str, ...], dict[str, AxisValue]] = {}  # overrides -> values; without what an option has not
+    for point in itertools.product(*(list(zip(axis.values, axis.overrides, strict=True)) for axis in request.axes)):
+        without = frozenset[str]().union(*(lacking.get(override, ()) for _, override in point))
+        lines = (*request.fixed, *(override for _, override in point))
+        values = {axis.key: value for axis, (value, _) in zip(request.axes, point, strict=True)}
+        kept = tuple(line for line in lines if _key(line) not in without)
+        points.setdefault(kept, {key: value for key, value in values.items() if key not in without})
+    overrides = list(points)
     first = composer.compose(overrides[0])
-    merged = _merged(composer, request, first) if merge else None
+    merged = _merged(composer, request, first) if merge and not lacking else None
     composed = merged or itertools.chain([first], (composer.compose(lines) for lines in overrides[1:]))
     return [
-        Combination({axis.key: value for axis, (value, _) in zip(request.axes, point, strict=True)}, lines, result)
-        for point, lines, result in zip(points, overrides, composed, strict=True)
+        Combination(values, lines, result) for (lines, values), result in zip(points.items(), composed, strict=True)
     ]
+
+
+def _lacking(composer: Composer, request: Request, warn: Callable[[str], None]) -> Lacking:
+    """Settings that some of a group's swept options have and others have not, which is said.
+
+    `optimizer=best_of_n,soft_best_of_n optimizer.tau=0.5,1`: best_of_n once, soft_best_of_n with each tau. What none of
+    the options has stays, for Hydra to refuse.
+    """
+    keys = [_key(line) for line in (*request.fixed, *(axis.overrides[0] for axis in request.axes))]
+    groups = [line for line in request.fixed if "." not in _key(line)]
+    found: dict[str, frozenset[str]] = {}
+    for axis in request.axes:
+        asked = [key for key in keys if key.startswith(f"{axis.key}.")] if axis.key in PLAIN_GROUPS else []
+        have: dict[str, set[str]] = {}
+        for option, line in zip(map(str, axis.values), axis.overrides, strict=True) if asked else ():
+            have[line] = _having({axis.key: composer.defaults(axis.key, option)}, asked)
+            if len(have[line]) < len(asked):  # a file of package _global_ may have them all the same
+                have[line] = _having(composer.chosen([*groups, line])[1], asked)
+        known = set[str]().union(*have.values())
+        found |= {line: frozenset(known - own) for line, own in have.items() if known - own}
+    for line, without in found.items():
+        warn(f"{line} has no {listed(sorted(without))}, and is there once, without.")
+    return found
+
+
+def _having(container: Container, keys: Sequence[str]) -> set[str]:
+    return {key for key in keys if _at(container, key) is not KeyError}
+
+
+def _key(line: str) -> str:
+    return line.partition("=")[0]
 
 
 def _merged(composer: Composer, request: Request, first: Composed) -> Iterator[Composed] | None:
@@ -263,11 +302,12 @@ def compose_grid(
     """All cells of a command line and a sweeps file's `params`; nothing is run. See the module docstring."""
     request = at_scale(composer, parse(params, arguments, composer.options))
     _check_size(request, warn)
-    points, left_out = _points(composer, request, task_languages, merge=True)
+    lacking = _lacking(composer, request, warn)
+    points, left_out = _points(composer, request, lacking, task_languages, merge=True)
     make, differs = _cell, _difference(composer, points)
     if differs:
         warn(f"Hydra composes each of the {len(points)} cells, about 0.1 s each: {differs}.")
-        points, left_out = _points(composer, request, task_languages, merge=False)
+        points, left_out = _points(composer, request, lacking, task_languages, merge=False)
         make = _composed_cell
     combinations = {id(combination): combination for combination, *_ in points}  # cells share them
     labels = {place: _labels(composer, combination) for place, combination in combinations.items()}
@@ -297,12 +337,12 @@ def _check_size(request: Request, warn: Callable[[str], None]) -> None:
 
 
 def _points(
-    composer: Composer, request: Request, task_languages: TaskLanguages, merge: bool
+    composer: Composer, request: Request, lacking: Lacking, task_languages: TaskLanguages, merge: bool
 ) -> tuple[list[Point], list[dict[str, Any]]]:
     languages = _Languages(composer, request, task_languages)
     asked = [
         (combination, source, target, languages.members(combination, source, target))
-        for combination in _combinations(composer, request, merge)
+        for combination in _combinations(composer, request, lacking, merge)
         for source in languages.of(combination, "source_lang")
         for target in languages.of(combination, "target_lang")
     ]

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from xling.config.common import Ensemble, Language, Objective
+from xling.config.common import CEILINGS, Ensemble, Language, Objective
 from xling.config.policies import LanguageModel
 from xling.digests import file_digest
 from xling.errors import ConfigError, expanded
@@ -50,7 +50,7 @@ from xling.planning.specs import (
 )
 from xling.planning.translations import directions, heard, policy_of, regime_of, silver, translates_feedback
 from xling.results.specs import EnsembleSpec, JudgeSpec, ScoreSpec
-from xling.rewards import REWARDS, EncoderReader, encoder_of, has_source, objective_of, reader_of
+from xling.rewards import REWARDS, EncoderReader, budget_of, encoder_of, has_source, objective_of, reader_of
 from xling.rewards.settings import RewardModel
 from xling.rewards.system import Settings as System
 from xling.rewards.untrained import Control
@@ -65,7 +65,7 @@ SHUFFLES = 5  # permutations of the labels: the null band
 SHUFFLES_TRAINED = 1  # the same where each trains a policy
 REFERENCES_TRAINED = ("random", "gold")  # rewards that a policy is trained against as a control: neither learnt
 SOURCELESS: tuple[Control, ...] = get_args(Control)
-REFERENCES: tuple[str, ...] = get_args(Untrained.__annotations__["score"])
+ADDED = tuple(name for name in get_args(Untrained.__annotations__["score"]) if name not in CEILINGS)  # by ensemble.also
 RIVALS = "rivals"  # controls=rivals: no permuted labels
 
 
@@ -303,21 +303,22 @@ def _scoring(experiment: Experiment) -> tuple[dict[str, Stage], dict[str, Any]]:
 def rewards(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
     """What a cell picks by: the scores of its reward model, or of an ensemble of them and of references."""
     ensemble, trained, learnt_from = experiment.ensemble, has_source(experiment.rm_backbone), experiment.source_langs
+    _check_ceilings(experiment)
     sources = [(lang,) for lang in learnt_from] if ensemble.sources == "apart" else [learnt_from]
     models = {
         (stage := score(replace(experiment, seed=seed, source_langs=langs), pools)).key: stage
         for langs in (sources if trained else sources[:1])
-        for seed in ensemble_seeds(experiment.seed, ensemble.seeds if trained else 1)
+        for seed in ensemble_seeds(experiment.seed, ensemble.seeds if _seed_decides(experiment) else 1)
     }
     objective = objective_of(experiment.feedback_task, experiment.rm_backbone)
-    references = [_reference(experiment, name, pools, objective) for name in dict.fromkeys(ensemble.also)]
+    references = [_reference(experiment, name, pools, objective) for name in sorted(set(ensemble.also))]
     if len(models) == 1 and not references:
         return next(iter(models.values()))
-    spec = EnsembleSpec(
-        combine=ensemble.combine,
+    spec = EnsembleSpec(  # what decides nothing is in no key
+        combine=ensemble.combine if len(models) > 1 else "mean",
         models=len(models),
         references=len(references),
-        weight=ensemble.weight,
+        weight=ensemble.weight if references else 1.0,
         scale=UNSET if ensemble.scale == "prompt" else ensemble.scale,
     )
     members = [*models.values(), *references]
@@ -327,6 +328,55 @@ def rewards(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
     learnt = _heard(experiment) if trained else (experiment.rm_backbone.name,)
     label = label_of("ensemble", learnt, (experiment.target_lang.code,)) + mark(experiment.rm_backbone)
     return make("ensemble", label, spec, parents)
+
+
+def _seed_decides(experiment: Experiment) -> bool:
+    """Whether another seed would make another reward model: a trained network, or heads of other folds."""
+    rm = experiment.rm_backbone
+    return has_source(rm) and (budget_of(rm) is not None or cross_fitted(experiment))
+
+
+def _check_ceilings(experiment: Experiment) -> None:
+    also = experiment.ensemble.also
+    if ceilings := [name for name in (*also, experiment.rm_backbone.name) if also and name in CEILINGS]:
+        raise ConfigError(
+            f"ensemble.also={','.join(also)} with {ceilings[0]} makes a row of the truth that rows are measured by. It "
+            f"is a ceiling, and stands alone: rm_backbone={ceilings[0]}, or +controls=true. Allowed in ensemble.also: "
+            f"{', '.join(ADDED)}."
+        )
+
+
+IDLE = {  # settings of ensemble, and why they may change nothing
+    "seeds": "no seed decides what it scores, so that there is one of it. Leave it out, or type source_lang=de+en "
+    "ensemble.sources=apart for several reward models.",
+    "sources": "it learns from one language at a time, or from none. Type source_lang=de+en or source_lang=others.",
+    "combine": "each cell has one. Type ensemble.seeds=3, or source_lang=de+en ensemble.sources=apart, too.",
+    "weight": "ensemble.also names nothing to weigh. Type ensemble.also=[likelihood_sft], too.",
+}
+
+
+def idle_ensembles(asked: Sequence[Experiment]) -> list[str]:
+    """A sentence for each setting of ensemble that changes no cell of some kind of reward model."""
+    said, usual = list[str](), Ensemble()
+    for name, why in IDLE.items():
+        set_, kinds = dict[object, None](), dict[str, list[Experiment]]()
+        for experiment in asked:
+            if (value := getattr(experiment.ensemble, name)) != getattr(usual, name):
+                set_[value] = None
+                kinds.setdefault(experiment.rm_backbone.name, []).append(experiment)
+        idle = [kind for kind, cells in kinds.items() if not any(_decided_by(name, cell) for cell in cells)]
+        if idle:
+            values = ",".join(map(str, set_))
+            said.append(f"ensemble.{name}={values} changes nothing for rm_backbone={', '.join(idle)}: {why}")
+    return said
+
+
+def _decided_by(name: str, experiment: Experiment) -> bool:
+    """Whether a cell's rewards would be others without a setting of ensemble."""
+    experiment = _with_facts(experiment)
+    pools = _samples(experiment, experiment.target_lang.code)
+    without = replace(experiment.ensemble, **{name: getattr(Ensemble(), name)})
+    return rewards(experiment, pools).key != rewards(replace(experiment, ensemble=without), pools).key
 
 
 def ensemble_seeds(seed: int, count: int) -> range:
@@ -347,9 +397,7 @@ def _reference(experiment: Experiment, name: str, pools: Mapping[str, Stage], ob
     try:
         rm = msgspec.convert({"name": "untrained", "score": name}, Untrained)
     except msgspec.ValidationError:
-        raise ConfigError(
-            f"ensemble.also={name} is no untrained reference. Allowed: {', '.join(REFERENCES)}."
-        ) from None
+        raise ConfigError(f"ensemble.also={name} is no untrained reference. Allowed: {', '.join(ADDED)}.") from None
     alone = replace(experiment, rm_backbone=rm)
     check_reward_model(alone, rm)
     return score(alone, pools, objective=objective)

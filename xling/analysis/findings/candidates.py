@@ -174,9 +174,9 @@ def offer_of(panel: Entries, new: str = "") -> Offer | str:
         missing.append(f"nothing untrained is beside it: the responses as they are ('{AS_IS}', 50 %) stand for that.")
     if out:
         missing.append(
-            f"{' and '.join(out)} {'is no candidate' if len(out) == 1 else 'are no candidates'}: learnt from all "
-            "languages but the target, so that at every other target the left-out one's labels had been seen. The "
-            "matrix shows what came of it."
+            f"{' and '.join(out)} {'is no candidate' if len(out) == 1 else 'are no candidates'}: what learns from all "
+            "languages but the target has learnt, at the other targets, from the labels of the one that is left out. "
+            "The matrix shows how it does."
         )
     offer = Offer(
         names, sources, targets, value, np.nan_to_num(drawn[0]), np.nan_to_num(drawn[1]), home, home_errors, unsure,
