@@ -65,7 +65,7 @@ SHUFFLES = 5  # permutations of the labels: the null band
 SHUFFLES_TRAINED = 1  # the same where each trains a policy
 REFERENCES_TRAINED = ("random", "gold")  # rewards that a policy is trained against as a control: neither learnt
 SOURCELESS: tuple[Control, ...] = get_args(Control)
-ADDED = tuple(name for name in get_args(Untrained.__annotations__["score"]) if name not in CEILINGS)  # by ensemble.also
+ADDED = tuple(name for name in get_args(Untrained.__annotations__["score"]) if name not in CEILINGS)  # ensemble.also
 RIVALS = "rivals"  # controls=rivals: no permuted labels
 
 
@@ -351,6 +351,7 @@ IDLE = {  # settings of ensemble, and why they may change nothing
     "ensemble.sources=apart for several reward models.",
     "sources": "it learns from one language at a time, or from none. Type source_lang=de+en or source_lang=others.",
     "combine": "each cell has one. Type ensemble.seeds=3, or source_lang=de+en ensemble.sources=apart, too.",
+    "scale": "each cell has one score. Type ensemble.seeds=3 or ensemble.also=[consensus], too.",
     "weight": "ensemble.also names nothing to weigh. Type ensemble.also=[likelihood_sft], too.",
 }
 
