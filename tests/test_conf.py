@@ -24,6 +24,7 @@ OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF /
 MUST_BE_GIVEN = {
     "task=files": ["task.path=x.jsonl"],
     "rm_backbone=classifier": ["rm_backbone.checkpoint=x"],
+    "rm_backbone=likelihood": ["rm_backbone.checkpoint=x"],
     "rm_backbone=log_ratio": ["rm_backbone.policy=x", "rm_backbone.reference=y"],
     "policy=pretrained": ["policy.checkpoint=x"],
     "translator=recorded": ["translator.path=x.jsonl"],

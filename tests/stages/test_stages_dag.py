@@ -312,7 +312,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"n": 5}, r"optimizer\.n=5 is larger than the pool: policy\.n=4\. Raise policy\.n or lower optimizer\.n"),
     (OF_PEOPLE | {"judge": "gold", "rm": BagOfWords()}, r"judge=gold cannot judge recorded .* Use judge=human"),
     (OF_PEOPLE, r"same_as_policy needs a language model and policy=recorded has none\. Use rm_backbone=sentence"),
-    (OF_PEOPLE | {"rm": Untrained("likelihood_sft")}, r"rm_backbone=likelihood_sft needs a language model"),
+    (
+        OF_PEOPLE | {"rm": Untrained("likelihood_sft")},
+        r"rm_backbone=likelihood_sft reads the policy.* rm_backbone=likelihood rm_b",
+    ),
 ]
 
 

@@ -35,14 +35,16 @@ from xling.experiment import Experiment
 from xling.grid.stage import Stage
 from xling.judges.human import Settings as Human
 from xling.planning import dag
-from xling.planning.dag import judge_stage
+from xling.planning.dag import cells_from, judge_stage
 from xling.planning.refusals import check
 from xling.planning.specs import reward
 from xling.results.specs import located, unchanged
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.likelihood import Settings as Likelihood
 from xling.rewards.networks import load_reward
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
+from xling.rewards.untrained import Settings as Untrained
 from xling.tasks.files import Settings as Files
 from xling.tasks.oasst import Settings as Oasst
 from xling.tasks.options import task_module
@@ -196,6 +198,29 @@ def test_texts_are_embedded_once_for_all_criteria(judgements: Released, monkeypa
     monkeypatch.setattr(dag, "encoder_identity", lambda encoder: "an encoder")
     one, other = (people(judgements, rm=SentenceEncoder(), rating_field=name) for name in ("focus", "coverage"))
     assert kinds_that_differ(one, other) == {"recorded", "gold", "reward", "score", "judge"}  # not embed
+
+
+def test_the_likelihood_under_a_model_of_yours_is_a_rival_of_recorded_responses(
+    judgements: Released, tmp_path: Path, tiny_folder: Path
+) -> None:
+    """As under a policy with the same weights, and beside a head that reads with this model."""
+    refused(
+        people(judgements, rm=Untrained("likelihood_base")), r"rm_backbone=likelihood rm_backbone\.checkpoint=FOLDER"
+    )
+    refused(people(judgements, rm=Likelihood(str(tmp_path))), r"rm_backbone\.checkpoint=.*config\.json is missing")
+    model, run = str(tiny_folder), Runner(tmp_path / "stages")
+    axes = {"rm_backbone": "frozen_lm", "source_lang": "de", "target_lang": "tr"}
+    heads = msgspec.structs.replace(people(judgements, rm=FrozenLM(checkpoint=model)), axes=axes)
+    [rival] = [cell for cell in cells_from([heads], "rivals") if cell.axes["rm_backbone"] == "likelihood"]
+    assert rival.axes["source_lang"] == "-"
+    stage, _ = run.cell(people(judgements, rm=Likelihood(model)))
+    assert stage.key == rival.stage.key
+    policy = people(judgements, rm=Untrained("likelihood_base"))
+    by_policy, _ = run.cell(msgspec.structs.replace(policy, policy=experiment(tiny_folder).policy))
+    found, same = (array(run.folder(one.parents["score"]) / "pool.npy") for one in (stage, by_policy))
+    assert np.array_equal(found, same) and np.ptp(found) > 0 and (found < 0).all()
+    cut, _ = run.cell(people(judgements, rm=Likelihood(model, max_response_tokens=4)))
+    assert read(run.folder(cut.parents["score"]) / "score.json")["recorded"]["cut_responses"] > 0
 
 
 def test_texts_are_read_once_whatever_stands_beside_them(tmp_path: Path, tiny_folder: Path) -> None:

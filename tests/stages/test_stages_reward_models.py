@@ -84,6 +84,7 @@ def test_every_option_runs_from_reward_to_score(
         "mdeberta": [f"rm_backbone.checkpoint={checkpoints['mdeberta']}", "rm_backbone.revision=null"],
         "classifier": [f"rm_backbone.checkpoint={checkpoints['classifier']}"],
         "log_ratio": [f"rm_backbone.policy={checkpoints['qwen3']}", f"rm_backbone.reference={checkpoints['smollm3']}"],
+        "likelihood": [f"rm_backbone.checkpoint={checkpoints['qwen3']}"],
         "sentence_encoder": [f"rm_backbone.encoder={checkpoints['xlm_roberta']}"],
         "cosine": [f"rm_backbone.encoder={checkpoints['xlm_roberta']}"],
         "consensus_cosine": [f"rm_backbone.encoder={checkpoints['xlm_roberta']}"],

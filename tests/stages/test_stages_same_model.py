@@ -30,6 +30,7 @@ from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.classifier import Settings as Classifier
 from xling.rewards.encoder import Settings as Encoder
 from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.likelihood import Settings as Likelihood
 from xling.rewards.log_ratio import Settings as LogRatio
 from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
@@ -82,6 +83,7 @@ DOORS: dict[str, tuple[str, Callable[[Path], Experiment]]] = {
     "log_ratio policy": ("lm", lambda at: with_rm(at, LogRatio(str(at / "lm"), str(at / "reference")))),
     "log_ratio reference": ("reference", lambda at: with_rm(at, LogRatio(str(at / "lm"), str(at / "reference")))),
     "frozen_lm": ("lm", lambda at: with_rm(at, FrozenLM(checkpoint=str(at / "lm")))),
+    "likelihood": ("lm", lambda at: with_rm(at, Likelihood(str(at / "lm")))),
     "sentence_encoder": ("encoder", lambda at: with_rm(at, SentenceEncoder(str(at / "encoder")))),
     "judge": ("lm", lambda at: judged_by(Path("packaged"), LlmJudge(checkpoint=str(at / "lm")))),
 }

@@ -51,6 +51,8 @@ from xling.planning.specs import (
 from xling.planning.translations import directions, heard, policy_of, regime_of, silver, translates_feedback
 from xling.results.specs import EnsembleSpec, JudgeSpec, ScoreSpec
 from xling.rewards import REWARDS, EncoderReader, budget_of, encoder_of, has_source, objective_of, reader_of
+from xling.rewards.frozen_lm import Settings as FrozenLM
+from xling.rewards.likelihood import Settings as Likelihood
 from xling.rewards.settings import RewardModel
 from xling.rewards.system import Settings as System
 from xling.rewards.untrained import Control
@@ -119,11 +121,8 @@ def control_experiments(asked: Sequence[Asked], permuted: bool = True) -> list[A
                 rm = replace(experiment.rm_backbone, permutation=k)
                 place = {**axes, "rm_backbone": f"shuffled_{k}:{axes['rm_backbone']}"}
                 variants.append((replace(experiment, axes=place, rm_backbone=rm), judging))
-        for name in _references(experiment):
-            read = "rm_backbone.encoder" if name == "cosine" else ""
-            place = _place(axes, name, read)
-            encoder = encoder_of(experiment.rm_backbone) if name == "cosine" else ""
-            rm_reference = Untrained(name, encoder or "packaged")  # type: ignore[arg-type]
+        for rm_reference, read in _references(experiment):
+            place = _place(axes, rm_reference.name, read)
             alone = {"reward_data": "organic", "ensemble": Ensemble()}
             reference = replace(experiment, axes=place, rm_backbone=rm_reference, **alone)
             if trains(reference.optimizer):
@@ -165,18 +164,32 @@ def _learns_from_systems(experiment: Experiment) -> bool:
     return own and has_source(experiment.rm_backbone) and isinstance(experiment.task, HasFolds)
 
 
-def _references(experiment: Experiment) -> tuple[str, ...]:
+def _references(experiment: Experiment) -> list[tuple[RewardModel, str]]:
+    """What learns nothing, each with the axis of the reward model's settings that it has in common with the cell."""
     if experiment.sft_data != "organic":  # there the policy goes by the source, and references have none
-        return ()
+        return []
     if responses_recorded(experiment):
-        rm = experiment.rm_backbone
-        encoder = ("cosine",) if has_source(rm) and encoder_of(rm) else ()
-        model = ("likelihood_base",) if isinstance(experiment.policy, LanguageModel) else ()
-        return ("random", "length", "shorter", "consensus", "human", *encoder, *model)
+        return _references_of_people(experiment)
     gold = "quality" in offers(experiment.task)
     bare = has_cue(experiment.task)
     names = REFERENCES_TRAINED if trains(experiment.optimizer) else SOURCELESS
-    return tuple(n for n in names if (gold or n != "gold") and (bare or not n.startswith("likelihood_gain")))
+    there = (n for n in names if (gold or n != "gold") and (bare or not n.startswith("likelihood_gain")))
+    return [(Untrained(name), "") for name in there]  # type: ignore[arg-type]
+
+
+def _references_of_people(experiment: Experiment) -> list[tuple[RewardModel, str]]:
+    """Of recorded responses: among others what a frozen encoder or language model says that is read anyway."""
+    rm, found = experiment.rm_backbone, list[tuple[RewardModel, str]]()
+    found += [(Untrained(name), "") for name in ("random", "length", "shorter", "consensus", "human")]
+    if has_source(rm) and (encoder := encoder_of(rm)):
+        found.append((Untrained("cosine", encoder), "rm_backbone.encoder"))
+    if isinstance(experiment.policy, LanguageModel):
+        found.append((Untrained("likelihood_base"), ""))
+    elif isinstance(rm, FrozenLM) and rm.checkpoint:
+        read = ("checkpoint", "max_prompt_tokens", "max_response_tokens", "truncation_side", "pad_token")
+        own = Likelihood(**{name: getattr(rm, name) for name in read})
+        found.append((own, "rm_backbone.checkpoint"))
+    return found
 
 
 def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> Stage:

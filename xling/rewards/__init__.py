@@ -243,6 +243,7 @@ REWARDS: Options[RewardModule] = Options(
             "sentence_encoder",
             "classifier",
             "log_ratio",
+            "likelihood",
             "untrained",
             "system",
         )

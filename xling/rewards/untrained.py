@@ -1,7 +1,7 @@
 """References and controls that learn nothing; docs/controls.md says what each is for."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from xling.config.policies import LanguageModel, Policy
@@ -9,7 +9,7 @@ from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.models.checkpoints import check_policy
 from xling.models.encoder import check_encoder, encoder_identity, located
-from xling.models.text import Limits, count_cut, language_model_rooms, policy_ids, prompt_ids, response_ids
+from xling.models.text import Limits
 from xling.rewards import (
     Base,
     Choices,
@@ -21,6 +21,7 @@ from xling.rewards import (
     Scorer,
     Scores,
     Scoring,
+    likelihood,
 )
 from xling.rewards.consensus import chrf, cosine, scores
 from xling.tasks.options import offers, task_module
@@ -75,8 +76,9 @@ def check(rm: Settings, choices: Choices) -> None:
 def _check_likelihood(score: str, choices: Choices) -> None:
     if not isinstance(choices.policy, LanguageModel):
         raise ConfigError(
-            f"rm_backbone={score} needs a language model and policy=recorded has none. Use rm_backbone="
-            "sentence_encoder, bag_of_words, system, length, random, cosine or human."
+            f"rm_backbone={score} reads the policy, and policy=recorded has none. Name a model of yours with "
+            "rm_backbone=likelihood rm_backbone.checkpoint=FOLDER, or use rm_backbone=sentence_encoder, bag_of_words, "
+            "system, length, random, cosine or human."
         )
     if choices.recorded and score != "likelihood_base":
         raise ConfigError(f"rm_backbone={score} does not go with recorded responses. Use likelihood_base.")
@@ -107,7 +109,10 @@ def load(context: Context, rm: Settings, request: Request) -> Scorer | FeatureSc
     if rm.score == "cosine":
         return FeatureScorer(lambda blocks: blocks[1][:, 0])
     if rm.score.startswith("likelihood"):
-        return _likelihood(context, request, without_document=rm.score.startswith("likelihood_gain"))
+        cue = (lambda prompt: cue_of(request.task, prompt)) if rm.score.startswith("likelihood_gain") else None
+        return likelihood.scorer(
+            context.parents["lm"], Limits(request.max_prompt_tokens, 512, request.policy_side), cue
+        )
     if rm.score in ("length", "shorter"):
         sign = 1.0 if rm.score == "length" else -1.0
         return Scorer(lambda prompts, responses: [[sign * len(text) for text in row] for row in responses])
@@ -156,37 +161,6 @@ def text_score(seed: int, prompt: str, text: str) -> float:
 
 def _hashed(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big") / 2**56
-
-
-# --- likelihoods --------------------------------------------------------------------------------------------
-
-
-def _likelihood(context: Context, request: Request, without_document: bool) -> Scorer:
-    """Mean token log-probability under the parent `lm`; with `without_document`, minus that given no document."""
-    from xling.models.load import load_policy
-    from xling.models.states import log_likelihood
-
-    model, tokenizer = load_policy(context.parents["lm"])
-    encoder, pad = model.config.is_encoder_decoder, tokenizer.pad_token_id
-    limits = Limits(request.max_prompt_tokens, 512, request.policy_side)
-
-    def read(prompts: Iterable[Prompt]) -> tuple[list[list[int]], int]:
-        return policy_ids(tokenizer, list(prompts), limits.prompt, limits.side, encoder)
-
-    def score(prompts: Sequence[Prompt], responses: Sequence[Sequence[str]]) -> list[list[float]]:
-        said = [response_ids(tokenizer, row, limits.response) for row in responses]
-        given = log_likelihood(model, read(prompts)[0], said, pad)
-        if not without_document:
-            return given
-        cues = prompt_ids(tokenizer, [cue_of(request.task, p) for p in prompts], limits.prompt, encoder)
-        alone = log_likelihood(model, cues, said, pad)
-        return [[a - b for a, b in zip(x, y, strict=True)] for x, y in zip(given, alone, strict=True)]
-
-    def cut(prompts: Iterable[Prompt], said: Iterable[str]) -> dict[str, int]:
-        longer = count_cut(tokenizer, (), said, language_model_rooms(tokenizer, limits, encoder))
-        return longer | {"cut_prompts": read(prompts)[1]}
-
-    return Scorer(score, cut)
 
 
 fit = heads = budget = start = starts_value = None
