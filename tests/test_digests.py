@@ -9,7 +9,7 @@ import pytest
 from xling import digests
 from xling.errors import ConfigError
 from xling.models.hub import folder_digest
-from xling.tasks.tables import paths_of
+from xling.tasks.paths import paths_of
 
 
 @pytest.fixture(autouse=True)

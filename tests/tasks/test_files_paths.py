@@ -16,7 +16,7 @@ from xling.compose.composer import composed_task
 from xling.errors import ConfigError, DataError
 from xling.tasks import files, hub
 from xling.tasks.files import Settings as Files
-from xling.tasks.tables import paths_of, told_by
+from xling.tasks.paths import paths_of, told_by
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from xling.errors import ConfigError, DataError
-from xling.tasks.tables import open_table, paths_of
+from xling.tasks.paths import paths_of
+from xling.tasks.tables import open_table
 
 
 def test_rows_can_be_gone_through_again_and_nulls_are_none(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from xling.tasks.findings import (
     unread,
 )
 from xling.tasks.hub import hint, local
+from xling.tasks.paths import HELD, Identity, identity, paths_of
 from xling.tasks.reading import NEEDED, Labels, Piece, answers, pieces, read_rows, split_groups
 from xling.tasks.records import (
     Demonstration,
@@ -44,7 +45,7 @@ from xling.tasks.records import (
 )
 from xling.tasks.render import language_of, read_by, rendered
 from xling.tasks.rows import Columns, Reading, Row, Rows, Settings
-from xling.tasks.tables import HELD, SHOWN, Identity, identity, paths_of
+from xling.tasks.tables import SHOWN
 from xling.tasks.wmt import is_export, texts_beside
 
 OFFERS: frozenset[Offer] = frozenset({"demonstrations", "ratings", "pairs", "prompts", "recorded"})

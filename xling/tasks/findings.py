@@ -10,10 +10,11 @@ from pathlib import Path
 from xling.errors import listed, shown, typed
 from xling.measures.language import is_code, language_hint
 from xling.tasks.defaults import CAPS
+from xling.tasks.paths import SPLITS
 from xling.tasks.reading import answers, split_groups, trained_on
 from xling.tasks.records import Offer
 from xling.tasks.rows import Noted, Place, Row, Rows, Settings
-from xling.tasks.tables import SPLITS, bad_rows
+from xling.tasks.tables import bad_rows
 from xling.tasks.texts import BY_TEXT
 
 

@@ -19,7 +19,7 @@ import msgspec
 
 from xling.errors import ConfigError, did_you_mean, expanded, listed, shown
 from xling.measures.language import is_code
-from xling.tasks.tables import SPLITS, is_table
+from xling.tasks.paths import SPLITS, is_table
 
 NAME = re.compile(r"(?:hf://(?:datasets/)?)([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/([\w.@+-]+))?")
 BARE = re.compile(r"[\w.-]+/[\w.-]+(@[0-9a-f]{7,40})?")  # perhaps one, of which the beginning was left out

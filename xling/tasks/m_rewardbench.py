@@ -23,11 +23,12 @@ import msgspec
 from xling.config.common import Language, Template
 from xling.errors import ConfigError, DataError, expanded, listed, shown
 from xling.tasks import defaults
+from xling.tasks.paths import Identity, identity, is_table
 from xling.tasks.reading import in_random_order
 from xling.tasks.records import Offer, Prompt, Recorded, TaskSettings, Use
 from xling.tasks.render import language_of, read_by, rendered
 from xling.tasks.rows import Place, Row
-from xling.tasks.tables import Identity, identity, is_table, open_table, text_of
+from xling.tasks.tables import open_table, text_of
 
 
 class Settings(TaskSettings, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="m_rewardbench"):

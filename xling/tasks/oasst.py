@@ -23,9 +23,10 @@ from xling.config.common import Fraction, Language, Positive, Seed, Template
 from xling.errors import ConfigError, DataError, expanded, shown
 from xling.measures.language import ONE_LABEL
 from xling.tasks import defaults
+from xling.tasks.paths import Identity, files_in, identity, is_table, split_of
 from xling.tasks.records import Cap, Demonstration, Offer, Pair, Prompt, Split, TaskSettings, Use
 from xling.tasks.render import dialog, language_of, read_by, rendered
-from xling.tasks.tables import Identity, Row, files_in, identity, is_table, open_table, split_of, text_of
+from xling.tasks.tables import Row, open_table, text_of
 
 # --- settings and hooks -------------------------------------------------------------------------------------
 

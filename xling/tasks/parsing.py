@@ -15,10 +15,11 @@ import msgspec
 
 from xling.errors import DataError, shown
 from xling.measures.language import LONGEST_TAG, language_of_code, standard
+from xling.tasks.paths import SPLITS
 from xling.tasks.records import Conversation
 from xling.tasks.render import USER, dialog
 from xling.tasks.rows import ALSO, MISSING, Place, Reading, Row, Rows, resolved
-from xling.tasks.tables import ARRAY, EXACT, PEEKED, SPLITS, Table, from_json
+from xling.tasks.tables import ARRAY, EXACT, PEEKED, Table, from_json
 from xling.tasks.tables import Row as TableRow
 from xling.tasks.texts import Texts, blank, plain, short_digest, tidy
 

@@ -28,10 +28,11 @@ from xling.errors import ConfigError, shown
 from xling.measures.language import is_code
 from xling.tasks.defaults import share
 from xling.tasks.parsing import Parser, is_number, read_code
+from xling.tasks.paths import SPLITS, is_table, told_by
 from xling.tasks.records import GOOD, Offer, Split, turns_of
 from xling.tasks.repeats import Repeats, nearly_same
 from xling.tasks.rows import ALSO, DOCUMENTS, MISSING, Columns, Place, Reading, Row, Rows, Unrated
-from xling.tasks.tables import SPLITS, Table, is_table, open_table, told_by
+from xling.tasks.tables import Table, open_table
 from xling.tasks.texts import Texts, blank
 from xling.tasks.wmt import published
 

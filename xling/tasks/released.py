@@ -16,9 +16,10 @@ from msgspec import Meta
 
 from xling.config.common import Positive, Seed
 from xling.errors import ConfigError, did_you_mean, expanded
-from xling.tasks import defaults, tables
+from xling.tasks import defaults
 from xling.tasks.files import check_folds
 from xling.tasks.layouts import LAYOUTS, Judged, Release, files_of, read_release
+from xling.tasks.paths import Identity, identity
 from xling.tasks.records import Offer, Prompt, Recorded, TaskSettings, Use
 
 
@@ -132,7 +133,7 @@ def _release(config: Settings) -> Release:
             f"task.corrupted={config.corrupted}: only beyond_ngrams has rows that were degraded on purpose. "
             "Type task.corrupted=both."
         )
-    return _read(config.layout, config.path, tables.identity(_files(config)))
+    return _read(config.layout, config.path, identity(_files(config)))
 
 
 def _files(config: Settings) -> list[Path]:
@@ -142,5 +143,5 @@ def _files(config: Settings) -> list[Path]:
 
 
 @functools.lru_cache(maxsize=4)
-def _read(layout: str, path: str, files: tables.Identity) -> Release:
+def _read(layout: str, path: str, files: Identity) -> Release:
     return read_release(layout, expanded(path))

@@ -17,8 +17,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from xling.errors import ConfigError, DataError
-from xling.tasks import defaults, tables, wikilingua
+from xling.tasks import defaults, wikilingua
 from xling.tasks import seahorse_files as source
+from xling.tasks.paths import Identity, identity
 from xling.tasks.records import (
     Demonstration,
     Offer,
@@ -303,11 +304,11 @@ def _articles(config: Settings, lang: str) -> dict[str, str]:
     paths = [path for found in asked.values() for split in RATED for path in found.get(split, [])]
     wanted = frozenset(row.gem_id for ratings in splits for row in ratings.rated if row.lang == lang)
     place = Settings(config.path, config.articles, (lang,), config.datasets)
-    return _joined(place, lang, wanted, tables.identity(paths))
+    return _joined(place, lang, wanted, identity(paths))
 
 
 @functools.lru_cache(maxsize=4)
-def _joined(place: Settings, lang: str, wanted: frozenset[str], files: tables.Identity) -> dict[str, str]:
+def _joined(place: Settings, lang: str, wanted: frozenset[str], files: Identity) -> dict[str, str]:
     """The wanted articles out of the corpora's validation and test splits, of which Seahorse was made."""
     return {
         one.gem_id: one.text

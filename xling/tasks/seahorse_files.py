@@ -11,8 +11,9 @@ from msgspec import UNSET, Meta
 
 from xling.config.common import Language, Positive, Seed, Template
 from xling.errors import ConfigError, DataError, expanded, shown
+from xling.tasks.paths import Identity, files_in, identity, is_table, split_of
 from xling.tasks.records import Cap, DocumentLang, TaskSettings
-from xling.tasks.tables import Identity, Row, Table, files_in, identity, is_table, open_table, split_of, text_of
+from xling.tasks.tables import Row, Table, open_table, text_of
 
 Corpus = Literal["xsum", "xlsum", "mlsum", "wikilingua"]
 

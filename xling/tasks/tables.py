@@ -1,12 +1,11 @@
 """Files as rows: JSON lines, JSON, CSV, TSV (each plain or gzipped), Parquet and Arrow, read row by row, numbered.
 
-    for path in paths_of("data/*.csv"):
-        table = open_table(path)
-        table.columns                       # what is there, for errors that name it
-        for number, row in table.rows():    # row: a dict, or a sentence on why it cannot be read
-            ...
-        for number, row in table.good_rows():    # DataError at the first that cannot be read
-            ...
+    table = open_table(path)
+    table.columns                       # what is there, for errors that name it
+    for number, row in table.rows():    # row: a dict, or a sentence on why it cannot be read
+        ...
+    for number, row in table.good_rows():    # DataError at the first that cannot be read
+        ...
 
 Nulls and the empty cells of CSV and TSV are None. Text is UTF-8, or UTF-16 and UTF-32 with their byte order mark; cells
 are separated by what the first row is. What a JSON parser would settle in silence is a row that cannot be read: a key
@@ -16,8 +15,6 @@ the columns that are asked for. Knows no config and no torch.
 
 import codecs
 import csv
-import fnmatch
-import glob
 import gzip
 import io
 import itertools
@@ -32,24 +29,20 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from xling.errors import ConfigError, DataError, did_you_mean, expanded, listed, shown
+from xling.errors import ConfigError, DataError, listed, shown
+from xling.tasks.paths import plain_name
 
 T = TypeVar("T")
 Row = dict[str, Any]
 Numbered = tuple[int, Row | str]
-Identity = tuple[tuple[str, int, int], ...]
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 GZIP_MAGIC, PARQUET_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"PAR1", b"PK\x03\x04"
 POINTER = b"version https://git-lfs"  # what stands for a file that was not fetched
 SEPARATORS = ",;\t|"
 EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?')  # the line by which Excel is told, above the first row
-TOLD = ("lang", "split")  # what a pattern of paths has in braces
-HELD = re.compile(r"\{(\w+)\}")
 BYTE_ORDER_MARK = codecs.BOM_UTF8
 WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
         codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip  # the longer ones first: one begins as a shorter one does
-ABOUT = ("dataset_info.json", "state.json", "dataset_dict.json")  # what `save_to_disk` writes beside its tables
 LINE, ARRAY = msgspec.json.Decoder(Row), msgspec.json.Decoder(list[Row])
 PEEKED = 1000  # rows whose fields are a JSON file's columns
 BATCH = 512  # rows of Parquet in memory at a time: they may be long articles
@@ -61,10 +54,6 @@ _SCORED = ("annotator", "system", "segment", "type", "src_lang", "tgt_lang", "sc
 APPRAISE = ((*_SCORED, "spans", "start", "end"), (*_SCORED, "start", "end"))
 APPRAISED = ("TGT", "BAD", "CHK", "REF")  # its fourth cell
 UNQUOTED = frozenset(("rater", "category", "severity"))  # columns of MQM's TSV, in which a quote is a quote
-# How files and columns call the splits.
-SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation",
-          "val": "validation", "dev": "validation", "test": "test"}  # fmt: skip
-_SPLIT_WORD = re.compile(rf"(?:^|[/_.-])({'|'.join(SPLITS)})(?=[/_.-])")
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -111,80 +100,6 @@ def bad_rows(what: str, first: Sequence[str], n: int) -> str:
     return "\n  ".join([f"{what}:", *first, *more])
 
 
-def paths_of(path: str, setting: str = "task.path") -> list[Path]:
-    """The files that a setting names: itself, all tables below a folder, or what a glob matches; sorted.
-
-    `{lang}` and `{split}` stand for a part of a name (`told_by`). ConfigError if there is none, with what to type.
-    """
-    if path in ("", "???"):
-        raise ConfigError(
-            f"This {setting.partition('.')[0]} needs data. Name a file, a folder or a glob with {setting}=PATH."
-        )
-    place = expanded(path)
-    if place.is_file():
-        return [place]
-    if unknown := sorted({name for name in HELD.findall(path) if name not in TOLD} if not place.exists() else ()):
-        raise ConfigError(f"{setting}={path}: {{{unknown[0]}}} stands for nothing; {{lang}} and {{split}} do.")
-    found = place.rglob("*") if place.is_dir() else map(Path, glob.glob(HELD.sub("*", str(place)), recursive=True))
-    held = not place.is_dir() and HELD.search(path)
-    named = sorted(file for file in found if file.is_file() and is_table(file) and (not held or told_by(path, file)))
-    if not named:
-        reason = "has no table in it" if place.is_dir() else "is not a file, nor a folder or glob with tables"
-        near = did_you_mean(place.name, (p.name for p in place.parent.glob("*"))) if place.parent.is_dir() else ""
-        near = near.replace(" '", f" '{Path(path).parent}/", 1) if Path(path).name != path else near
-        raise ConfigError(
-            f"{setting}={path} {reason} ({', '.join(SUFFIXES)}, also .gz).{near} "
-            f"Name a file, a folder or a glob with {setting}=PATH."
-        )
-    return named
-
-
-def told_by(pattern: str, file: Path) -> dict[str, str]:
-    """What a file's name says where a pattern has `{lang}` or `{split}`; the same everywhere if one stands twice."""
-    parts = re.split(r"(\{\w+\}|\*\*/|\*\*|\*|\?|\[[^/\]]+\])", str(expanded(pattern)))
-    wild, seen, written = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}, set[str](), ""
-    for part in parts:
-        if HELD.fullmatch(part):
-            written += f"(?P={part[1:-1]})" if part in seen else f"(?P<{part[1:-1]}>[^/]+?)"
-            seen.add(part)
-        elif part.startswith("[") and len(part) > 1:
-            written += fnmatch.translate(part)[:-2]  # but the end of the whole
-        else:
-            written += wild.get(part, re.escape(part))
-    found = re.fullmatch(written, str(file))
-    return found.groupdict() if found else {}
-
-
-def is_table(path: Path) -> bool:
-    """By its name, with or without .gz; of a folder that `save_to_disk` wrote the data alone, not what is about it."""
-    if not _plain_name(path).endswith(SUFFIXES) or path.name.startswith("."):
-        return False
-    if path.suffix == ".arrow":
-        return _of_its_state(path)
-    return path.name not in ABOUT or not any(path.parent.glob("**/*.arrow"))
-
-
-def _of_its_state(path: Path) -> bool:
-    """Whether an Arrow file is the data beside a state.json: `map` and `filter` leave their caches there."""
-    try:
-        state = msgspec.json.decode((path.parent / "state.json").read_bytes(), type=dict[str, Any])
-        names = {file["filename"] for file in state["_data_files"]}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, msgspec.DecodeError):
-        return True
-    return path.name in names
-
-
-def split_of(name: str) -> str:
-    """train, validation or test, by a word of a path, as in data/val-0.parquet; empty if it has none."""
-    match = _SPLIT_WORD.search(name.lower())
-    return SPLITS[match[1]] if match else ""
-
-
-def files_in(folder: Path) -> str:
-    """A folder's files, as part of a sentence."""
-    return ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-
-
 def text_of(value: Any) -> str:
     """A field as text: nothing for null and for the NaN that pandas writes; bytes, as TFDS exports have, decoded.
 
@@ -198,11 +113,6 @@ def text_of(value: Any) -> str:
         return value.decode() if isinstance(value, bytes) else str(value)
     except ValueError as error:  # of bytes; or of an integer of more digits than Python prints
         raise DataError(f"{shown(value)} cannot be read as text: {shown(error)}.") from error
-
-
-def identity(paths: Iterable[Path]) -> Identity:
-    """(path, size, modification time) of each: what caches of their content go by."""
-    return tuple((str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths)
 
 
 def open_table(path: Path, strict: bool = True, encoding: str = "") -> Table:
@@ -220,7 +130,7 @@ def open_table(path: Path, strict: bool = True, encoding: str = "") -> Table:
             f"The data cannot be read from {str(path)!r}: {error.strerror or error}. "
             "Name a file, a folder or a glob with task.path=PATH."
         ) from error
-    name = _plain_name(path)
+    name = plain_name(path)
     if magic == PARQUET_MAGIC or name.endswith(".parquet"):
         return _parquet(path)
     if magic == ZIP_MAGIC:
@@ -236,10 +146,6 @@ def open_table(path: Path, strict: bool = True, encoding: str = "") -> Table:
 
 
 # --- formats ------------------------------------------------------------------------------------------------
-
-
-def _plain_name(path: Path) -> str:
-    return path.name.lower().removesuffix(".gz")
 
 
 def _lines(path: Path, encoding: str) -> Iterator[tuple[int, bytes]]:
@@ -293,7 +199,7 @@ def _json_array(path: Path, encoding: str) -> Table | None:
     try:
         found = from_json(content, ARRAY)
     except (ValueError, msgspec.DecodeError) as error:
-        if not _plain_name(path).endswith(".json"):
+        if not plain_name(path).endswith(".json"):
             return None  # lines, of which the first is no good
         raise DataError(f"{path} is no array of objects: {_reason(content, error)}.") from error
     return Table(path, "row", _fields(found[:PEEKED]), lambda _: iter(enumerate(found, start=1)))

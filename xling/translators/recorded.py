@@ -39,9 +39,10 @@ from xling.planning.translations import (
 from xling.results.translations import SPLITS, Record, What, distinct, record_of, translated
 from xling.rewards import objective_of
 from xling.tasks.options import Task, speakers, task_module
+from xling.tasks.paths import Identity, identity, paths_of
 from xling.tasks.records import absent
 from xling.tasks.render import bare
-from xling.tasks.tables import Identity, identity, open_table, paths_of, text_of
+from xling.tasks.tables import open_table, text_of
 from xling.translators import Direction, Segment, Translate, TranslatorSettings, joined, readable, segments_of
 
 if TYPE_CHECKING:
