@@ -32,11 +32,13 @@ from xling.results.plan import Plan, Results, SeedCell, planned_entries, read_pl
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "methods.md"
 PEOPLE = ("policy=recorded", "judge=human", "source_lang=glob(*)", "target_lang=glob(*)")
+# as in sweeps=implicit
+PAIRS = ("sweeps=embedded", "task.feedback=pairwise", "task.pairs=1280", "task.test_prompts=256")
 ROWS = {  # the plain method
-    "implicit": ("sweeps=implicit",),
+    "implicit": (*PAIRS, "rm_backbone=implicit"),
     "same_as_policy": ("sweeps=embedded", "rm_backbone=same_as_policy"),
     "frozen_lm": ("sweeps=embedded", "rm_backbone=frozen_lm"),
-    "bag_of_words": ("sweeps=implicit", "rm_backbone=bag_of_words"),  # a control, of the same pairs
+    "bag_of_words": (*PAIRS, "rm_backbone=bag_of_words"),  # a control, of the same pairs
     "multi_summeval": ("task=multi_summeval", *PEOPLE, "rm_backbone=sentence_encoder"),
 }
 UNTRAINED = ("consensus", "likelihood_sft", "likelihood_base")

@@ -109,7 +109,7 @@ def test_every_sweep_has_cells(composer: Composer, path: Path) -> None:
     for container in cells.cells:
         experiment_from(container)
     assert cells.sweep == path.stem
-    expected = {"embedded": 36, "implicit": 36, "demo": 4}
+    expected = {"embedded": 36, "implicit": 42, "demo": 4}
     assert len(cells.cells) == expected.get(path.stem, len(cells.cells)) > 1
 
 
