@@ -80,6 +80,9 @@ class SyntheticGrid:
             score = Stage.make("score", 1, f"score[{axes['rm_backbone']}, {target}]", rm, both)
         judge_of = {key: value for key, value in axes.items() if key.startswith("judge") and value != "gold"}
         verdict = score if own else Stage.make("gold", 1, f"gold[{target}]", judge_of, both)
+        if lang := axes.get("judge.lang"):
+            judging = Stage.make("reward", 1, f"reward[{lang}]", {**spec, "langs": [lang]}, {"sft": sft(lang)})
+            verdict = Stage.make("score", 1, f"score[{lang}, {target}]", {}, {"reward": judging, **both})
         rest = {key: value for key, value in axes.items() if key not in (*AXES, "task.seed")}
         label = f"judge[{source}, {target}]"
         parents = {"score": score, "verdict": verdict, **both}
@@ -155,6 +158,8 @@ class SyntheticGrid:
         }
         self.publish(stages["baseline"], {"samples.jsonl": samples_file([["x"]] * n)})
         self.publish(stages["gold"], qualities)
+        if stages["gold"].kind == "score" and all_axes.get("judge.lang"):
+            self.publish(stages["gold"].parents["reward"], {"notes.json": {}})
         made = scores or {"pool": np.zeros((n, N_SAMPLES)), "baseline": np.tile([-1.0, 1.0], (n, 1))}
         score: dict[str, Any] = {f"{name}.npy": values for name, values in made.items()}
         score |= {} if heldout is None else {"heldout.json": heldout}

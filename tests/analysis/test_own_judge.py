@@ -1,15 +1,18 @@
 """A cell judged by the reward model that was optimised is shown, marked, and part of no comparison."""
 
 import csv
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 from synthetic import SyntheticGrid
 
+from xling.analysis.findings.choosing import choice
+from xling.analysis.findings.sources import source_ranking
 from xling.analysis.matrix.fold_grid import fold_grid
 from xling.analysis.matrix.types import Matrix
-from xling.analysis.matrix.verdicts import headline
+from xling.analysis.matrix.verdicts import answers, headline
 from xling.analysis.tidy.entries import Draws
 from xling.analysis.tidy.tables import counts
 from xling.report.files import csv_bytes
@@ -85,6 +88,26 @@ def test_it_is_shown_and_marked_everywhere(tmp_path: Path, capsys: pytest.Captur
     print_matrix(matrix)
     assert "own judge" in capsys.readouterr().out
     assert counts(matrix)["holes"] == 0
+
+
+def test_a_judge_that_learnt_from_a_source_s_language_favours_it(tmp_path: Path) -> None:
+    grid = SyntheticGrid(tmp_path)
+    langs = (*LANGS, "vi")
+    for number, (target, source) in enumerate(itertools.product(langs, (*langs, "de+en", "others"))):
+        grid.cell(source, target, wins(80 if source == "en" else 60, number), **AXES, **{"judge.lang": "en"})
+    matrix = grid.folded()
+    [panel] = matrix.blocks[0].panels
+    akin = {(entry.source, entry.target) for entry in panel.entries if entry.akin == "en"}
+    assert akin == {(s, t) for t in langs for s in ("en", "de+en", "others") if (s, t) != ("others", "en")}
+    assert not any(entry.akin for entry in panel.entries if entry.source in ("de", "tr", "vi"))
+    said = "which favours them: en's (rows: en, de+en, others); the target's (rows: home, de+en)."
+    table = next(table for table in panel_tables(matrix.blocks[0], panel) if table.kind == "matrix")
+    assert said in headline(matrix) and said in table.notes[-1]
+    assert "the judge has learnt from en, too, which favours it" in answers(matrix)[0]
+    entries = grid.entries()
+    chosen = choice(entries)
+    assert said in source_ranking(entries).note and said in chosen.note
+    assert "en (as the judge)" in set(chosen.table["pick"])
 
 
 def test_a_seed_that_the_judge_shares_leaves_the_other_seeds(tmp_path: Path) -> None:

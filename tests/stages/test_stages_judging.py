@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from small_grid import (
 
 from xling.config.common import Language, Template
 from xling.config.policies import Recorded
+from xling.grid.plan import make_plan
 from xling.grid.stage import Context
+from xling.grid.store import Store
 from xling.judges import JudgeSettings
 from xling.judges.gold import Settings as Gold
 from xling.judges.target_rm import Settings as TargetRM
@@ -39,6 +42,7 @@ from xling.models.states import log_likelihood
 from xling.models.text import prompt_ids, response_ids
 from xling.planning.dag import SHUFFLES, cells_from, judge_stage
 from xling.planning.datacheck import check_data
+from xling.planning.judging import notes
 from xling.planning.refusals import check
 from xling.results.samples import read_samples
 from xling.results.specs import RewardSpec, located
@@ -134,6 +138,24 @@ def test_a_reference_and_a_published_model_fill_cells_of_real_tasks(
         assert all(0 <= win <= 1 for win in read(folder / "items.json")["win"])
         verdicts.add(stage.parents["verdict"].key)
     assert len(verdicts) == 1
+
+
+def test_what_a_judge_has_in_common_with_rows_is_said(no_model: Path, tmp_path: Path) -> None:
+    def said(judge: JudgeSettings, *sources: str, kinds: Sequence[RewardModel] = (BagOfWords(),)) -> list[str]:
+        asked_for = [
+            experiment(no_model, source, "en", rm=rm, judge=judge, axes={
+                "rm_backbone": rm.name, "source_lang": source, "target_lang": "en", "seed": 0})
+            for source in sources for rm in kinds
+        ]  # fmt: skip
+        return notes(make_plan(cells_from(asked_for), Store(tmp_path)))
+
+    spanish = TargetRM(lang=languages("es")[0])
+    assert said(spanish, "de", "tr") == [] == said(TargetRM(half=True), "de", "en")
+    for sources in (("de", "es"), ("de+es", "tr")):
+        (note,) = said(spanish, *sources)
+        assert note.startswith("judge.lang=es: the judge has learnt from the same people's preferences")
+    (note,) = said(BY_BAG, "de", kinds=(BagOfWords(), FrozenLM()))
+    assert "of the kind of the rows bag_of_words, which it may favour beside frozen_lm" in note
 
 
 def of_target(rm: RewardModel) -> JudgeSettings:

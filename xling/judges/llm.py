@@ -346,7 +346,32 @@ def notes(plan: Plan) -> list[str]:
             f"judge=llm is not checked in {langs}: the task has no two held-out responses there, to one prompt, "
             "that people rated differently."
         )
-    return sentences
+    return sentences + _of_one_model(plan)
+
+
+def _of_one_model(plan: Plan) -> list[str]:
+    """A sentence where the judge is a model that the policy or reward models of its rows start from."""
+    found, known = dict[str, dict[str, None]](), dict[str, frozenset[str]]()
+    for cell in plan.cells:
+        verdict, score = (cell.stage.parents.get(role) for role in ("verdict", "score"))
+        if verdict is None or score is None or verdict.kind != "llm" or "lm" not in verdict.parents:
+            continue
+        judge = located(verdict.parents["lm"].spec)["checkpoint"]
+        if judge in _checkpoints(score, known):
+            found.setdefault(judge, {})[str(cell.axes.get("rm_backbone"))] = None
+    return [
+        f"judge.checkpoint={judge} is also what the policy or the reward model of {', '.join(rows)} starts from. It "
+        "may favour what it finds likely itself: compare with a judge of another family."
+        for judge, rows in found.items()
+    ]
+
+
+def _checkpoints(stage: Stage, known: dict[str, frozenset[str]]) -> frozenset[str]:
+    """Of all models that a stage was made from; `known`: those of stages that were looked at before, by key."""
+    if stage.key not in known:
+        own = frozenset([located(stage.spec)["checkpoint"]] if stage.kind == "base" else [])
+        known[stage.key] = own.union(*(_checkpoints(parent, known) for parent in stage.parents.values()))
+    return known[stage.key]
 
 
 def most_requests(stage: Stage) -> int:

@@ -15,7 +15,7 @@ import msgspec
 from xling.config.common import Language, Seed
 from xling.errors import ConfigError
 from xling.grid.plan import Plan
-from xling.grid.stage import Kind
+from xling.grid.stage import Kind, Stage
 from xling.judges import JudgeSettings, by_scores
 from xling.planning.judging import Judged, Verdicts
 from xling.rewards import REWARDS, budget_of, has_source
@@ -116,8 +116,39 @@ fold = by_scores
 
 
 def notes(plan: Plan) -> list[str]:
-    """Nothing: that a judge is the very reward model whose reward is optimised is said of every judge."""
-    return []
+    """A sentence on rows that have learnt from what the judge has: a language's feedback abroad, or its kind of model.
+
+    That a judge is the very reward model whose reward is optimised is said of every judge (xling/launching.py).
+    """
+    langs, kinds, others = dict[str, None](), dict[str, None](), dict[str, None]()
+    for cell in plan.cells:
+        scored, verdict = (cell.stage.parents.get(role) for role in ("score", "verdict"))
+        row, judge = (stage.parents.get("reward") if stage else None for stage in (scored, verdict))
+        if scored is None or verdict is None or verdict.kind != "score" or row is None or judge is None:
+            continue
+        shared = set(judge.spec["langs"]) & {lang for one in _taught(scored) for lang in one}
+        langs |= dict.fromkeys(sorted(shared - {cell.axes["target_lang"]}))
+        if not row.spec["rm"].get("permutation"):
+            (kinds if row.spec["rm"] == judge.spec["rm"] else others)[str(cell.axes["rm_backbone"])] = None
+    said = []
+    if langs:
+        said.append(
+            f"judge.lang={','.join(langs)}: the judge has learnt from the same people's preferences as reward models "
+            f"of {', '.join(langs)}, alone or pooled, whose rows it favours. The matrix says so; to compare sources on "
+            "equal terms type another judge.lang, or leave these out."
+        )
+    if kinds and others:
+        said.append(
+            f"The judge is a reward model of the kind of the rows {', '.join(kinds)}, which it may favour beside "
+            f"{', '.join(others)}: judge/rm_backbone= another kind judges all on equal terms."
+        )
+    return said
+
+
+def _taught(score: Stage) -> list[list[str]]:
+    """Languages that each reward model of a row's scores learnt from: of an ensemble all members'."""
+    members = [parent for role, parent in score.parents.items() if role.startswith("member_")] or [score]
+    return [one.parents["reward"].spec["langs"] for one in members if "reward" in one.parents]
 
 
 @contextmanager

@@ -58,6 +58,7 @@ class SeedCell:
     stages: dict[str, Ref]
     status: str
     reason: str
+    judge_langs: tuple[str, ...] = ()  # whose feedback the judge learnt from; of other judges none
 
     @property
     def own_judge(self) -> bool:
@@ -109,7 +110,7 @@ def planned_entries(plan: Plan, results: "Results") -> list[PlannedEntry]:
     for cell in plan.cells:
         axes, seeds = placed(cell)
         status, reason = results.outcome(cell.judge)
-        row = SeedCell(seeds, cell.judge, cell.stages, status, reason)
+        row = SeedCell(seeds, cell.judge, cell.stages, status, reason, results.judge_langs(cell))
         cells.setdefault(tuple(axes.items()), {})[seeds] = row
     entries = [
         PlannedEntry(dict(axes), tuple(rows[seeds] for seeds in sorted(rows, key=_seed_order)))
@@ -188,6 +189,7 @@ class Results:
         self._statuses: dict[str, Status] = {}
         self._folders: dict[str, Path] = {}
         self._culprits: dict[int, int | None] = {}
+        self._judge_langs: dict[str, tuple[str, ...]] = {}
 
     def folder(self, ref: Ref) -> Path:
         """The folder of a finished result, its hashes checked once; StoreError (Damaged) otherwise."""
@@ -201,6 +203,18 @@ class Results:
             status = self._status(stage.kind, stage.key)
             if status.state == "done" and status.done is not None:
                 yield status.done.run
+
+    def judge_langs(self, cell: PlannedCell) -> tuple[str, ...]:
+        """Languages of the feedback that the reward model learnt from which judges a cell; none where none judges."""
+        verdict = cell.stages.get("verdict")
+        if verdict is None or verdict.kind != "score":
+            return ()
+        if verdict.key not in self._judge_langs:
+            sheet = self._store.sheet(verdict.kind, verdict.key)
+            judge = sheet.parents.get("reward") if sheet else None
+            taught = self._store.sheet(judge.kind, judge.key) if judge else None
+            self._judge_langs[verdict.key] = tuple(taught.spec.get("langs", ())) if taught else ()
+        return self._judge_langs[verdict.key]
 
     def outcome(self, judge: Ref) -> tuple[str, str]:
         """(status, reason) of a cell; what stands in the way is the first of its ancestors that failed."""

@@ -213,6 +213,9 @@ def _named(panel: Entries, table: pd.DataFrame) -> list[str]:
     settings = [axis for axis in panel.axes if axis.startswith("optimizer.")]
     varying = [axis for axis in axes if panel.table[axis].nunique() > 1]
     several = [axis for axis in settings if panel.table[axis].nunique() > 1]
+    akin = table["akin"] if "akin" in table else pd.Series("", table.index)
+    abroad = [is_foreign(*pair) for pair in zip(table["source_lang"], table["target_lang"], strict=True)]
+    judged = set(table["source_lang"][(akin != "") & np.array(abroad)])  # the judge has learnt from them, too
     found = []
     for row in table[["source_lang", *axes, *settings]].to_dict("records"):
         words = [f"{axis.partition('.')[2]}={row[axis]}" for axis in several if row[axis]]
@@ -220,7 +223,7 @@ def _named(panel: Entries, table: pd.DataFrame) -> list[str]:
             told = [named({axis: str(row[axis]) for axis in axes}, "rm_backbone"), *words]
         else:
             own = [f"{axis.partition('.')[2]}={row[axis]}".lstrip("=") for axis in varying]
-            told = [str(row["source_lang"]), *own, *words]
+            told = [f"{row['source_lang']}{' (as the judge)' * (row['source_lang'] in judged)}", *own, *words]
         found.append(", ".join(word for word in told if not word.endswith("=")))
     return found
 

@@ -183,7 +183,8 @@ def _entries(
         status, reason = planned.status()
         records = [record for _, record in sorted(column.records[number].items())]
         keys = [cell.judge.key for cell in planned.cells if cell.seeds in column.records[number]]
-        entry = Entry(planned.axes, status, reason, keys=keys)
+        judges = sorted({lang for cell in planned.cells for lang in cell.judge_langs})
+        entry = Entry(planned.axes, status, reason, keys=keys, judge_langs=judges)
         if records:
             entry = replace(
                 entry,

@@ -22,11 +22,12 @@ from msgspec import Struct
 
 from xling.analysis.statistics.decisions import Difference
 from xling.analysis.statistics.intervals import Estimate
-from xling.config.common import is_foreign
+from xling.config.common import is_foreign, pooled
 from xling.errors import StoreError
 from xling.grid import records
 from xling.grid.files import sealed_json
 from xling.grid.records import MATRIX
+from xling.grid.stage import OTHERS
 from xling.jsonfiles import unsealed
 from xling.results.plan import LanguageRates
 
@@ -243,6 +244,7 @@ class Entry(Struct, frozen=True):
     best: bool = False
     tied: bool = False  # not settled to be worse than the best, for all sources of the target together
     keys: list[str] = []  # of the judge stages, in seed order
+    judge_langs: list[str] = []  # whose feedback the judging reward model learnt from
     own: dict[str, Estimate] = {}  # measures of the user's own (xling/measures/own.py), in their units
 
     @property
@@ -257,6 +259,12 @@ class Entry(Struct, frozen=True):
     def own_judge(self) -> bool:
         """Under every seed it was judged by the reward model that was optimised."""
         return self.win is None and self.win_own is not None
+
+    @property
+    def akin(self) -> str:
+        """Languages whose feedback both its reward model and its judge learnt from: the same people's preferences."""
+        others = [lang for lang in self.judge_langs if self.source == OTHERS and lang != self.target]
+        return pooled(others or [lang for lang in self.judge_langs if not is_foreign(self.source, lang)])
 
     @property
     def home(self) -> bool:

@@ -4,7 +4,7 @@
 `answers` has a line a target on what people ask: which source to take, and is it better than the target's own language.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
 from xling.analysis.matrix.fold_column import belongs, panel_key
@@ -311,6 +311,8 @@ def _answer(column: Sequence[Entry]) -> str:
     if len(column) == 1:
         return f"{best.source}, the only source, beats the baseline ({_span(column)})"
     parts = [_first(best, among, ranked), _against_home(best, among, column)]
+    akin = [entry.source for entry in among if entry.akin]
+    parts += [f"the judge has learnt from {_listed(akin)}, too, which favours it"] if akin else []
     unsettled = [entry.versus_best for entry in among[1:] if entry.versus_best is not None]
     return "; ".join(part for part in (*parts, _would_settle(unsettled)) if part)
 
@@ -385,6 +387,7 @@ def headline(matrix: Matrix) -> str:
     said += [_agreement(finished)] if any(entry.pairwise for entry in finished) else []
     said += [_rivals(matrix)]
     said += [_home(panels)]
+    said += [favoured([(entry.source, entry.target, entry.akin) for entry in finished])]
     said += [_arms(matrix)]
     said += [f"Left out of all this: {_own(len(asked) - len(entries), len(asked))}"] if entries != asked else []
     said += [f"{missing} of {many(len(entries), 'cell')} {_are(missing)} not there."] if missing else []
@@ -443,6 +446,21 @@ def _rivals(matrix: Matrix) -> str:
     words = f"above it{AGREEMENT if recorded else ''}, {below} below (paired differences)"
     said = f"The best untrained rival, chosen for each target on the others, is {which}: of"
     return f"{said} {many(len(found), 'cell')} abroad {above} {_lie(above)} {words}."
+
+
+def favoured(cells: Iterable[tuple[str, str, str]]) -> str:
+    """Which rows a judge favours, having learnt from the same language as they have; nothing where it does not.
+
+    cells: source, target, and the languages that both learnt from (`Entry.akin`).
+    """
+    shared: dict[str, dict[str, None]] = {}
+    for source, target, langs in cells:
+        if langs:
+            rows = shared.setdefault("the target" if langs == target else langs, {})
+            rows["home" if source == target else source] = None
+    whose = [f"{langs}'s (rows: {', '.join(rows)})" for langs, rows in shared.items()]
+    said = "The judge has learnt from the same people's preferences as some rows, which favours them"
+    return f"{said}: {'; '.join(whose)}." if whose else ""
 
 
 def _lie(count: int) -> str:

@@ -14,6 +14,7 @@ import pandas as pd
 from xling.analysis.matrix.fold_column import FoldedColumn
 from xling.analysis.matrix.names import values_of
 from xling.analysis.matrix.types import MEASURES, Entry, Matrix
+from xling.analysis.matrix.verdicts import favoured
 from xling.analysis.statistics.bootstrap import RESAMPLES, SHARE, Floats, Sample
 from xling.analysis.statistics.draws import Small, covariances, errors_of, with_tails
 from xling.analysis.statistics.intervals import Estimate
@@ -76,7 +77,7 @@ class Draws:
 class Entries:
     """A tidy table and the errors of its measures, column by column as the table's rows."""
 
-    # axes; win_rate, win_rate_low, win_rate_high, n, seeds, status, reason, home_p; kl, accuracy; MEASURES
+    # axes; win_rate, win_rate_low, win_rate_high, n, seeds, status, reason, akin, home_p; kl, accuracy; MEASURES
     table: pd.DataFrame
     axes: tuple[str, ...]  # those that tell panels apart: all but source_lang and target_lang
     errors: dict[str, Small]  # win, kl, accuracy -> (draws, rows) with t tails; NaN: none
@@ -120,6 +121,13 @@ class Entries:
         errors[:, *at], normal[:, *at] = drawn, self.normal
         return Square(sources, targets, value, errors, normal)
 
+    def akin(self) -> str:
+        """Which rows a judge favours that has learnt from the same language; nothing where there are none."""
+        if "akin" not in self.table:
+            return ""
+        there = self.table[self.table["win_rate"].notna()]
+        return favoured(zip(there["source_lang"], there["target_lang"], there["akin"], strict=True))
+
     def finding(
         self,
         name: str,
@@ -144,6 +152,7 @@ class Entries:
                     rows.append(axes | one)
         axes_shown = [axis for axis in self.axes if not _ignored(axis, over)]
         table = pd.DataFrame(rows, columns=[*axes_shown, *columns])
+        note = f"{note} {self.akin()}".rstrip() if "source_lang" in columns else note
         return Finding(name, title, table, note, tuple(left_out), compact)
 
     def holes(self, title: str = "") -> list[str]:
@@ -228,7 +237,7 @@ def _entries_of(found: Sequence[_Measured], matrix: Matrix, draws: Draws) -> Ent
 
 _NUMBERS = [
     *spread("win_rate"),
-    *("n", "seeds", "status", "reason", "home_p"),
+    *("n", "seeds", "status", "reason", "akin", "home_p"),
     *spread("kl"),
     "kl_bound",
     *spread("accuracy"),
@@ -243,6 +252,7 @@ def _numbers(entry: Entry, accuracy: Estimate | None) -> dict[str, object]:
         "seeds": entry.win.seeds if entry.win else 0,
         "status": entry.status,
         "reason": entry.reason,
+        "akin": entry.akin,
         "home_p": np.nan if entry.versus_home is None or entry.versus_home.p is None else entry.versus_home.p,
         **columns_of("kl", entry.kl),
         "kl_bound": np.nan if entry.kl_bound is None else entry.kl_bound,

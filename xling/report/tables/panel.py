@@ -26,6 +26,7 @@ from xling.analysis.matrix.types import (
     doublings,
     measures_of,
 )
+from xling.analysis.matrix.verdicts import favoured
 from xling.analysis.statistics.intervals import Estimate
 from xling.config.common import members
 from xling.report.tables.table import (
@@ -115,6 +116,7 @@ def by_entry(panel: Panel, controls: Sequence[Control], cell: Callable[[Entry], 
 def win_table(panel: Panel) -> Table:
     """Win rates with intervals, means of rows and columns, holes numbered."""
     cells, marks = panel.at(), hole_marks(panel)
+    akin = favoured((entry.source, entry.target, entry.akin) for entry in panel.entries if entry.win)
     rows = by_source(panel, lambda source, target: _win_cell(cells.get((source, target)), marks))
     for source, row in rows:
         row += [_mean_cell(panel.row_means.get(source)), _mean_cell(panel.row_means_abroad.get(source))]
@@ -126,7 +128,7 @@ def win_table(panel: Panel) -> Table:
         "win_rate",
         MEASURES["win"].title,
         rows,
-        [f"({number}) {reason}" for reason, number in marks.items()],
+        [*(f"({number}) {reason}" for reason, number in marks.items()), *([akin] if akin else [])],
         columns=[*panel.targets, "mean", "abroad"],
         section="maps",
         scale=MEASURES["win"].scale,
