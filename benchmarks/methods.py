@@ -48,7 +48,7 @@ PARTS = {  # a grid each; `also` has the plain method too
     "soft": ("optimizer=soft_best_of_n", "optimizer.tau=0.25,0.5,1"),
     "apart": (f"source_lang={OTHERS}", "ensemble.sources=apart", "ensemble.combine=mean,min"),
     "pooled": (f"source_lang={OTHERS}",),
-    "seeds": ("ensemble.seeds=3", "ensemble.combine=mean,min"),
+    "seeds": ("ensemble.seeds=2", "ensemble.combine=mean,min"),
     "plain": (),
     "pairs": ("task.feedback=pairwise",),
     "references": (),
@@ -56,7 +56,7 @@ PARTS = {  # a grid each; `also` has the plain method too
 WORDS = {  # for those whose settings do not say it
     "apart": "the other sources, each a reward model",
     "pooled": "the other sources, pooled in one reward model",
-    "seeds": "seeds",
+    "seeds": "two seeds",
     "pairs": "learnt from pairs",
     "references": "alone:",
 }
