@@ -1,7 +1,11 @@
-"""`python launch.py ...` in this process, from sys.argv to the exit code: a tenth of the time of one of its own."""
+"""`python launch.py ...` in this process, from sys.argv to the exit code: a tenth of the time of one of its own.
+
+python tests/command_line.py < COMMANDS (JSON: lists of arguments)      prints what `called` gives for each of them
+"""
 
 import contextlib
 import io
+import json
 import os
 import runpy
 import sys
@@ -29,3 +33,7 @@ def called(command: list[str]) -> tuple[int | str | None, str, str]:
         GlobalHydra.instance().clear()
     assert "HYDRA_FULL_ERROR" not in os.environ  # or all later tests' processes would print tracebacks
     return code, out.getvalue(), err.getvalue()
+
+
+if __name__ == "__main__":
+    print(json.dumps([called(command) for command in json.load(sys.stdin)]))

@@ -49,22 +49,42 @@ def test_a_pasted_skeleton_passes_the_linter(tmp_path: Path) -> None:
 
 
 def install(folder: Path, kind: str, module: str, settings: str, group: str = "") -> None:
-    """A package `mypackage` with an option `mine` of a kind, and its conf/GROUP/mine.yaml (GROUP: the kind's name)."""
+    """Gives a package `mypackage` an option `mine` of a kind, and conf/GROUP/mine.yaml (GROUP: the kind's name)."""
     package, info, conf = folder / "mypackage", folder / "mypackage-1.0.dist-info", folder / "conf" / (group or kind)
     for path in (package, info, conf):
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)
     (package / "__init__.py").touch()
     (package / f"{kind}.py").write_text(module, encoding="utf-8")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mypackage\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[xling.{kind}]\nmine = mypackage.{kind}\n")
+    with (info / "entry_points.txt").open("a") as points:
+        points.write(f"[xling.{kind}]\nmine = mypackage.{kind}\n")
     (conf / "mine.yaml").write_text(settings, encoding="utf-8")
 
 
 def launch(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     """`python launch.py OVERRIDES` in a folder that has the installed package."""
-    command = [sys.executable, str(ROOT / "launch.py"), "--config-dir", str(folder / "conf"), *overrides]
+    return _python(folder, [str(ROOT / "launch.py"), "--config-dir", str(folder / "conf"), *overrides])
+
+
+def dry(folder: Path, *each: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Exit code and what was said of several dry runs there, one after the other in one process."""
+    commands = [["--config-dir", str(folder / "conf"), *overrides, "dry_run=true"] for overrides in each]
+    done = _python(folder, [str(ROOT / "tests" / "command_line.py")], json.dumps(commands))
+    assert done.returncode == 0, done.stderr
+    return [(code, said) for code, _, said in json.loads(done.stdout)]
+
+
+def _python(folder: Path, command: list[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT / "tests"))), "COLUMNS": "200"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, *command],
+        input=stdin,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def results(folder: Path, name: str) -> list[dict[str, str]]:
@@ -186,9 +206,9 @@ def test_a_kind_of_stage_that_is_there_already_is_refused_of_who_chooses_the_jud
     asked = ours(tmp_path, "judge")
     module = tmp_path / "mypackage" / "judge.py"
     module.write_text(module.read_text("utf-8").replace('"longest"', '"pool"'), encoding="utf-8")
-    refused = launch(tmp_path, *asked, "dry_run=true")
-    assert refused.returncode == 2 and "judge=mine brings stages `pool`, which are there" in refused.stderr
-    assert launch(tmp_path, *asked, "judge=gold", "dry_run=true").returncode == 0
+    (refused, said), (gold, _) = dry(tmp_path, asked, (*asked, "judge=gold"))
+    assert refused == 2 and "judge=mine brings stages `pool`, which are there" in said
+    assert gold == 0
 
 
 def test_a_translator_of_ones_own_translates(tmp_path: Path) -> None:
@@ -261,25 +281,25 @@ def test_each_hook_of_an_optimizer_that_trains_is_missed(
         Options[Any]("optimizer", {"mine": name}, OPTIMIZERS.hooks)["mine"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_it_refuses_is_said(tmp_path: Path, kind: str) -> None:
-    setting = {
+def test_what_it_refuses_is_said(tmp_path: Path) -> None:
+    settings = {
         "judge": "judge.most=0", "translator": "translator.marks=-1", "optimizer": "optimizer.k=3",
         "rm_backbone": "rm_backbone.most=0",
-    }[kind]  # fmt: skip
-    done = launch(tmp_path, *ours(tmp_path, kind), setting, "dry_run=true")
-    assert done.returncode == 2 and f"xling: {setting} " in done.stderr and "Type " in done.stderr
+    }  # fmt: skip
+    asked = [(*ours(tmp_path, kind), setting) for kind, setting in settings.items()]
+    for setting, (code, said) in zip(settings.values(), dry(tmp_path, *asked), strict=True):
+        assert code == 2 and f"xling: {setting} " in said and "Type " in said
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_module_without_one_of_its_hooks_is_refused_while_planning(tmp_path: Path, kind: str) -> None:
-    overrides = ours(tmp_path, kind)
-    module = tmp_path / "mypackage" / f"{kind}.py"
-    module.write_text(without(module.read_text("utf-8"), "check"), encoding="utf-8")
-    done = launch(tmp_path, *overrides, "dry_run=true")
-    assert done.returncode == 2 and not (tmp_path / "outputs").exists()
-    sentence = f"xling: {kind}=mine: the module mypackage.{kind} lacks `check` (what planning refuses). docs/adding.md"
-    assert sentence in done.stderr and "Traceback" not in done.stderr
+def test_a_module_without_one_of_its_hooks_is_refused_while_planning(tmp_path: Path) -> None:
+    asked = [ours(tmp_path, kind) for kind in KINDS]
+    for kind in KINDS:
+        module = tmp_path / "mypackage" / f"{kind}.py"
+        module.write_text(without(module.read_text("utf-8"), "check"), encoding="utf-8")
+    for kind, (code, said) in zip(KINDS, dry(tmp_path, *asked), strict=True):
+        sentence = f"xling: {kind}=mine: the module mypackage.{kind} lacks `check` (what planning refuses). docs/adding"
+        assert code == 2 and sentence in said and "Traceback" not in said
+    assert not (tmp_path / "outputs").exists()
 
 
 @pytest.mark.parametrize(("kind", "hook"), EACH)
@@ -330,22 +350,24 @@ def test_faults_in_packages_are_said_to_those_who_choose_their_options(tmp_path:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(points)
     (tmp_path / "conf").mkdir()
-    assert launch(tmp_path, *SMALL, "dry_run=true").returncode == 0
-    for kind in kinds:
-        setting = {"tracker": "tracking.name", "launcher": "hydra.launcher.name"}.get(kind, f"{kind}.name")
-        also = ("reward_data=translated", "translator=micro_exact") if kind == "translator" else ()
-        refused = launch(tmp_path, *SMALL, *also, f"{setting}=mine", "dry_run=true")
-        assert refused.returncode == 2 and f"xling: {kind}=mine: the module faulty_{kind} " in refused.stderr
-    unknown = launch(tmp_path, *SMALL, "optimizer.name=pp", "dry_run=true")
-    assert unknown.returncode == 2 and "xling: optimizer.name=pp is unknown. Allowed: best_of_n" in unknown.stderr
+    settings = [
+        {"tracker": "tracking.name", "launcher": "hydra.launcher.name"}.get(kind, f"{kind}.name") for kind in kinds
+    ]
+    also = {"translator": ("reward_data=translated", "translator=micro_exact")}
+    chosen = [(*SMALL, *also.get(kind, ()), f"{name}=mine") for kind, name in zip(kinds, settings, strict=True)]
+    (without, _), *refused, unknown = dry(tmp_path, SMALL, *chosen, (*SMALL, "optimizer.name=pp"))
+    assert without == 0
+    for kind, (code, said) in zip(kinds, refused, strict=True):
+        assert code == 2 and f"xling: {kind}=mine: the module faulty_{kind} " in said
+    assert unknown[0] == 2 and "xling: optimizer.name=pp is unknown. Allowed: best_of_n" in unknown[1]
 
 
 def test_a_name_that_two_packages_use_is_refused_when_it_is_chosen(tmp_path: Path) -> None:
     install(tmp_path, "judge", "", "")
     (tmp_path / "mypackage-1.0.dist-info" / "entry_points.txt").write_text("[xling.judge]\ngold = mypackage.judge\n")
-    refused = launch(tmp_path, *SMALL, "dry_run=true")
-    assert refused.returncode == 2 and "judge=gold is ambiguous: the modules mypackage.judge and " in refused.stderr
-    assert launch(tmp_path, *SMALL, "judge=target_rm", "dry_run=true").returncode == 0
+    (refused, said), (other, _) = dry(tmp_path, SMALL, (*SMALL, "judge=target_rm"))
+    assert refused == 2 and "judge=gold is ambiguous: the modules mypackage.judge and " in said
+    assert other == 0
 
 
 # --- trackers and launchers ---------------------------------------------------------------------------------

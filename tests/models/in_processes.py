@@ -32,7 +32,7 @@ from xling.stages.sft import causal_loss, labelled_batch, seq2seq_loss
 
 WORDS = 501  # odd: shares of the embeddings are unequal
 states.VOCABULARY_AT_ONCE = 6 * WORDS  # the logits of some micro-batches are made at once, those of others in 2 or 3
-STEPS = 10
+STEPS = 6
 Row = tuple[list[int], list[int]]
 
 
@@ -146,7 +146,7 @@ def train(case: tuple[str, str, str, int | None], scratch: Path, stop: int | Non
     def collate(rows: list[Any]) -> dict[str, Tensor]:
         return reward_batch(rows, begun.collate) if kind == "log-ratio" else labelled_batch(begun.config, rows, 0)
 
-    budget = Training(steps=STEPS, batch_size=8, learning_rate=3e-3, eval_every=5, warmup_steps=2, optimizer=optimizer,  # type: ignore[arg-type]
+    budget = Training(steps=STEPS, batch_size=8, learning_rate=3e-3, eval_every=3, warmup_steps=2, optimizer=optimizer,  # type: ignore[arg-type]
                       micro_batch_size=micro, weight_decay=0.1)  # fmt: skip
     try:
         model, curve = fit(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from in_processes import CASES, STEPS, name_of
 
-STOP = 7  # between two checkpoints
+STOP = 5  # between two checkpoints
 NAMES = [name_of(case) for case in CASES]
 SCRIPT = Path(__file__).with_name("in_processes.py")
 TOGETHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")

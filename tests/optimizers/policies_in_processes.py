@@ -26,7 +26,7 @@ from xling.optimizers.problem import Pool, Problem
 from xling.rewards.networks import RewardNet
 from xling.stages.align import Models
 
-STEPS = 10
+STEPS = 6
 
 
 class Case(NamedTuple):
@@ -61,7 +61,7 @@ CASES = [
 
 
 def models(folder: Path) -> None:
-    """As they are begun with: far from certain, so that ten steps do not make a rounding error large."""
+    """As they are begun with: far from certain, so that a few steps do not make a rounding error large."""
     sizes: dict[str, Any] = {"pad_token_id": 0, "eos_token_id": 1}
     for name in ("llama", "mt5"):
         torch.manual_seed(0)
@@ -82,7 +82,7 @@ def models(folder: Path) -> None:
 
 def settings_of(case: Case) -> Any:
     peak = 1e-3 if case.model == "llama" else 1e-4  # an mT5 begins far from even
-    same: dict[str, Any] = {"steps": STEPS, "batch_size": 8, "learning_rate": peak, "warmup_steps": 2, "eval_every": 5}
+    same: dict[str, Any] = {"steps": STEPS, "batch_size": 8, "learning_rate": peak, "warmup_steps": 2, "eval_every": 3}
     same |= {"optimizer": case.optimizer, "micro_batch_size": case.micro, "keep": "best"}
     if case.trainer.startswith("dpo"):
         return dpo.Settings(rounds=int(case.trainer[4:] or 1), n=3, **same)

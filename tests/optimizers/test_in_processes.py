@@ -13,7 +13,7 @@ from policies_in_processes import CASES, STEPS, Case, models
 from xling.errors import ConfigError
 from xling.optimizers import check_processes, dpo, grpo, ppo, rloo
 
-STOP = 7  # between two checkpoints
+STOP = 5  # between two checkpoints
 SCRIPT = Path(__file__).with_name("policies_in_processes.py")
 SHARES = {"accuracy", "clip_fraction"}  # of few, by what lies above or below a limit
 TOGETHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
