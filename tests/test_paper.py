@@ -39,6 +39,13 @@ COUNTS: dict[str, dict[str, int]] = {
 }  # fmt: skip
 
 
+SMALLER = (
+    "task.demonstrations=120", "task.ratings=120", "task.pairs=120", "task.validation=8", "task.test_prompts=12",
+    "policy.n=4", "policy.max_new_tokens=12", "sft.steps=4", "sft.eval_every=4", "rm_backbone.training.steps=4",
+    "rm_backbone.training.warmup_steps=1", "rm_backbone.training.eval_every=4",
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module", autouse=True)
 def offline() -> Any:
     with pytest.MonkeyPatch.context() as patch:
@@ -170,11 +177,13 @@ def test_a_preset_at_tiny_scale_has_its_cells_and_shares_as_it_does(
     [("paper_bilingual", ("de+en", "tr"), 1), ("paper_translate_train", ("en", "es"), 2)],
 )
 def test_runs_at_tiny_scale(preset: str, langs: tuple[str, str], cells: int, tmp_path: Path) -> None:
-    """Of few languages, to be quick; `make paper-tiny` runs all of all presets."""
+    """Of few languages and smaller yet, to be quick; `make paper-tiny` runs all of all presets."""
     source, target = langs
     command = [sys.executable, str(ROOT / "launch.py"), "-m", f"sweeps={preset}", "+scale=tiny", "name=g"]
     options = [f"source_lang={source}", f"target_lang={target}", "tracking.mode=off", "hydra.launcher.workers=1"]
-    done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, env=dict(os.environ))
+    done = subprocess.run(
+        [*command, *options, *SMALLER], cwd=tmp_path, capture_output=True, text=True, env=dict(os.environ)
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     rows = (tmp_path / "outputs" / "grids" / "g" / "matrix.csv").read_text("utf-8").splitlines()
     assert len(rows) == 1 + cells and all(row.split(",")[-2] == "done" for row in rows[1:])
