@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from matrices import LANGS, entries_of, row
-from synthetic import SyntheticGrid, realistic
+from synthetic import AXES, SyntheticGrid, realistic
 
 from xling.analysis.findings.choosing import choice, recommendation
 from xling.analysis.findings.in_short import use_of
@@ -14,6 +14,7 @@ from xling.analysis.tidy.entries import Entries
 from xling.analysis.tidy.finding import place_of
 from xling.analysis.tidy.unlabelled import NOTHING, Unlabelled, unlabelled
 from xling.cli import main
+from xling.grid.stage import Cell, Stage
 
 SE = 1.0
 SIZE = len(LANGS)
@@ -201,7 +202,13 @@ def test_behaviour_is_read_from_scores(tmp_path):
         grid.cell(source, "es", random.random(8), rm_backbone="other", scores=scored, **named)
     scored = {"pool": longer, "baseline": longer[:, :2]}
     grid.untrained("-", "es", random.random(8), rm_backbone="length", scores=scored, **named)
+    waits = Stage.make("features", 1, "features[tr]", {"lang": "tr"}, {})
+    score = Stage.make("score", 1, "score[de, tr]", {}, {"features": waits})
+    axes = {**AXES, "source_lang": "de", "target_lang": "tr", "rm_backbone": "third", "seed": 0}
+    grid.cells.append(Cell(axes, Stage.make("judge", 1, "judge[de, tr]", {}, {"score": score})))
     known = unlabelled(grid.write().store, "toy")
+    assert known.waiting == ("features[tr]",) and grid.store.damage() == []  # not run is no damage
+    assert "features[tr] has not run" in " ".join(choice(replace(grid.entries(), unlabelled=known)).left_out)
     assert known.named == ("between", "length") and not known.likeness
     own = [(dict(place), told) for place, told in known.behaviour.items()]
     of = {place["source_lang"]: told for place, told in own if place["rm_backbone"] == "other"}

@@ -17,6 +17,7 @@ from small_grid import (
     TASK,
     Runner,
     array,
+    changed,
     experiment,
     judge_named,
     judged_by,
@@ -406,6 +407,19 @@ def test_a_half_with_too_little_is_refused_while_planning(no_model, tmp_path, fe
         judged_by(no_model, TargetRM(half=True), source="tr", task=task),
         r"leaves 0 documents .* in split train of tr to the first half.*half=false",
     )
+
+
+def test_a_half_that_is_less_than_a_batch_and_a_judge_without_feedback_are_refused(no_model, tmp_path):
+    """While planning, with what to type: half of 12 ratings is no batch of 8; a language without any has no half."""
+    few = changed(experiment(no_model, judge=TargetRM(half=True)), "task", ratings=12)
+    refused(few, r"task\.ratings=12 leaves \d ratings of \w+ to the \w+ half .*training\.batch_size=8\. .*half=false")
+    path = jsonl(tmp_path / "own.jsonl", rated("en", 80))
+    large = SameAsPolicy(training=msgspec.structs.replace(BUDGET, batch_size=500))
+    said = r"There are \d+ ratings of en to train on, less than one batch: .*=500\. Type .*=\d+ or less, or add data\."
+    refused(experiment(no_model, "en", "en", task=Files(str(path), ()), rm=large, judge=BY_BAG), said)
+    jsonl(tmp_path / "prompts_tr.jsonl", [{"lang": "tr", "prompt": f"metin {n}"} for n in range(20)])
+    unrated = judged_by(no_model, TargetRM(half=True), task=Files(str(tmp_path), ()))
+    refused(unrated, r"tr has no ratings to train on\. Type judge\.lang=en .* judge=llm")
 
 
 def test_a_half_of_equal_ratings_is_refused_while_planning(no_model, tmp_path):

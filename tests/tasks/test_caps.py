@@ -99,7 +99,7 @@ def test_sizes_that_a_paper_states_are_capped_too() -> None:
         (
             "max_feedback",
             (),
-            r"task\.max_feedback=4 leaves 4 ratings of en .*rm_backbone\.training\.batch_size=8\. Raise",
+            r"max_feedback=4 leaves 4 ratings of en .*rm_backbone\.training\.batch_size=8\. Type .*=4 or less, or r",
         ),
         ("max_feedback", ("rm_backbone.objective=pairwise",), r"task\.max_feedback=4 leaves 4 pairs of en"),
         ("max_feedback", ("source_lang=de+en", "rm_backbone.training.batch_size=9"), r"leaves 8 ratings of de\+en"),

@@ -18,9 +18,10 @@ from xling.grid.plan import Plan
 from xling.grid.stage import Kind, Stage
 from xling.judges import JudgeSettings, by_scores
 from xling.planning.judging import Judged, Verdicts
-from xling.rewards import REWARDS, budget_of, has_source
+from xling.rewards import REWARDS, budget_of, has_source, objective_of
 from xling.rewards.settings import RewardModel
-from xling.tasks.options import task_module
+from xling.tasks.options import Kind as Feedback
+from xling.tasks.options import Task, offers, size, task_module
 
 if TYPE_CHECKING:
     from xling.experiment import Experiment
@@ -86,6 +87,7 @@ def check(judge: Settings, experiment: "Experiment", judging: RewardModel) -> No
             f"judge.lang={judge.lang.code}: the task has no '{judge.lang.code}'. It has {', '.join(known)}. "
             "Type judge.lang=null for the target's own."
         )
+    _check_taught((judge.lang or experiment.target_lang).code, experiment.feedback_task, judging)
     if judge.seed is not None and budget_of(judging) is None:
         raise ConfigError(
             f"judge.seed={judge.seed} would make the same judge again: rm_backbone={judging.name} is a linear "
@@ -95,6 +97,19 @@ def check(judge: Settings, experiment: "Experiment", judging: RewardModel) -> No
         with _named_as_typed(judge):
             check_feedback("task", experiment.task, judging)
             check_reward_model(experiment, judging)
+
+
+def _check_taught(lang: str, task: Task, judging: RewardModel) -> None:
+    """ConfigError where there is no feedback at all in the judge's language."""
+    what: Feedback = "pairs" if objective_of(task, judging) == "pairwise" else "ratings"
+    if what not in offers(task) or size(task, lang, what, "train") != 0:
+        return
+    having = [code for code in task_module(task).languages(task) if size(task, code, what, "train")]
+    another = f"judge.lang={having[0]} for another language's (of {', '.join(having)}), or " if having else ""
+    raise ConfigError(
+        f"judge=target_rm judges by a reward model of {lang}'s own feedback, and {lang} has no {what} to train on. "
+        f"Type {another}judge=llm, or leave {lang} out of the targets."
+    )
 
 
 def verdicts(judge: Settings, cell: Judged) -> Verdicts:

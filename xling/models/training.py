@@ -163,8 +163,8 @@ def fit(
         return model, []
     if len(rows) < training.batch_size:
         raise StageError(
-            f"There are {len(rows)} training examples and a batch has {training.batch_size}. "
-            "Lower batch_size or raise the number of examples."
+            f"There are {len(rows)} training examples and a batch has {training.batch_size}. Lower sft.batch_size, or "
+            "(of a reward model) rm_backbone.training.batch_size, or give it more examples."
         )
     share = _share(training, parallel.world_size())
     with checkpointed(model, training.gradient_checkpointing):

@@ -30,6 +30,7 @@ from xling.models.hub import (
     settings_of,
     tokenizer_folder,
 )
+from xling.models.ridge import half_of
 from xling.models.weights import converted, names_idle_bos, template_digest
 from xling.optimizers import PolicyTraining
 from xling.options import name_of
@@ -63,7 +64,7 @@ from xling.rewards import (
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 from xling.tasks.defaults import CAP_OF
 from xling.tasks.options import Kind, Task, offers, size, task_module
-from xling.tasks.records import Half, HasFolds, Use
+from xling.tasks.records import Half, HasFolds, Use, absent
 
 OWN_CODE = "local"  # of a folder whose own code may run, wherever that lies
 LOGITS_OF = {"score": "lm", "features": "lm", "align": "sft"}  # kinds of stages, and the parent whose logits they take
@@ -254,28 +255,48 @@ def fine_tuning(task: Task, langs: tuple[str, ...], policy: LanguageModel, train
     )
 
 
-def check_batch(task: Task, langs: Sequence[str], what: Kind, training: Training, setting: str) -> None:
-    """ConfigError for a number of rows that the task's settings name if that leaves less than a batch to train on.
+def check_batch(
+    task: Task, langs: Sequence[str], what: Kind, training: Training, setting: str, half: Half | None = None
+) -> None:
+    """ConfigError for rows that are fewer than a batch to train on: how many there are, and what to type.
 
-    langs: whose rows they are, also where they are translated into another language; setting: the batch's size.
+    langs: whose rows they are, also where they are translated into another language; setting: the batch's size; half:
+    of the documents that they are about. Rows that a paper states sizes of, and many that would have to be made to be
+    halved, are not counted.
     """
-    name = CAP_OF[what] if task_module(task).counted(task, what, "train") is None else what
-    if not training.steps or not (most := getattr(task, name, None)):
+    if not training.steps:
         return
-    counts = [size(task, lang, what, "train") for lang in langs]
+    counts = [_count(task, lang, what, half, 4 * training.batch_size) for lang in langs]
     rows = sum(count for count in counts if count is not None)
-    if None not in counts and rows < training.batch_size:
-        raise ConfigError(
-            f"task.{name}={most} leaves {rows} {what} of {pooled(langs)} to train on, less than one batch: "
-            f"{setting}={training.batch_size}. Raise task.{name} or lower {setting}."
-        )
+    if None in counts or rows >= training.batch_size:
+        return
+    name = CAP_OF[what] if task_module(task).counted(task, what, "train") is None else what
+    most = getattr(task, name, None)
+    there = f"task.{name}={most} leaves" if most else "There are"
+    of = f"to the {half} half of judge.half=true" if half else "to train on"
+    instead = [f"Type {setting}={rows} or less"] if rows else []
+    instead += [f"raise task.{name}" if most else "add data"] + ["type judge.half=false"] * bool(half)
+    raise ConfigError(
+        f"{there} {rows} {what} of {pooled(langs)} {of}, less than one batch: {setting}={training.batch_size}. "
+        f"{', or '.join(instead)}."
+    )
 
 
-def check_feedback_batch(task: Task, langs: Sequence[str], rm: RewardSettings) -> None:
+def _count(task: Task, lang: str, what: Kind, half: Half | None, few: int) -> int | None:
+    """A language's rows to train on, or those of a half; None: not known, or of generated data more than `few`."""
+    count = size(task, lang, what, "train")
+    if half is None or count is None:
+        return count
+    if absent(task) or (count > few and task_module(task).counted(task, what, "train") is not None):
+        return None
+    return sum(half_of(row.prompt.group) == half for row in getattr(task_module(task), what)(task, lang, "train"))
+
+
+def check_feedback_batch(task: Task, langs: Sequence[str], rm: RewardSettings, half: Half | None) -> None:
     """`check_batch` of a reward model, where it is trained by gradient descent."""
     if (own := budget_of(rm)) is not None:
         what: Kind = "pairs" if objective_of(task, rm) == "pairwise" else "ratings"
-        check_batch(task, langs, what, own.training, "rm_backbone.training.batch_size")
+        check_batch(task, langs, what, own.training, "rm_backbone.training.batch_size", half)
 
 
 @lru_cache(maxsize=4096)
@@ -397,7 +418,7 @@ def reward(
     objective, reader = objective_of(task, rm), reader_of(rm, policy, side_of(task, rm, langs))
     data = shared_out(data_of(task, langs, "crossfitted" if crossfitted else objective), policy)
     if not crossfitted:
-        check_feedback_batch(task, langs, rm)
+        check_feedback_batch(task, langs, rm, half)
     spec = RewardSpec(**data, langs=langs, rm=rm, objective=objective, seed=seed, half=half)
     parents: dict[str, Stage] = {}
     if crossfitted:

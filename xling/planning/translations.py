@@ -208,7 +208,7 @@ def silver(experiment: "Experiment", half: Half | None = None) -> Stage:
         for source in experiment.source_langs
     }
     sources, target = codes(experiment.source_langs), experiment.target_lang.code
-    check_feedback_batch(task, sources, rm)
+    check_feedback_batch(task, sources, rm, half)
     start = (target,) if translator.reward_init == "target" else sources
     shared = (experiment.policy, experiment.sft, rm, experiment.seed)
     return _silver(task, sources, target, start, *shared, tuple(sorted(data.items())), half)

@@ -197,6 +197,10 @@ class Results:
             self._folders[ref.key] = self._store.load(ref.kind, ref.key)
         return self._folders[ref.key]
 
+    def there(self, ref: Ref) -> bool:
+        """Whether a stage has a result."""
+        return self._status(ref.kind, ref.key).state == "done"
+
     def runs(self) -> Iterator[Run]:
         """How each finished result of the grid came about."""
         for stage in self._stages:

@@ -25,7 +25,7 @@ import pandas as pd
 from xling.analysis.matrix.names import named
 from xling.analysis.statistics.bootstrap import Floats, Ints
 from xling.analysis.tidy.entries import Entries
-from xling.analysis.tidy.finding import place_of
+from xling.analysis.tidy.finding import place_of, some
 from xling.analysis.tidy.unlabelled import SYSTEM, Unlabelled
 from xling.config.common import is_foreign
 from xling.grid.stage import NO_SOURCE, OTHERS
@@ -177,6 +177,11 @@ def offer_of(panel: Entries, new: str = "") -> Offer | str:
             f"{' and '.join(out)} {'is no candidate' if len(out) == 1 else 'are no candidates'}: what learns from all "
             "languages but the target has learnt, at the other targets, from the labels of the one that is left out. "
             "The matrix shows how it does."
+        )
+    if waiting := panel.unlabelled.waiting:
+        missing.append(
+            f"{some(waiting)} {'has' if len(waiting) == 1 else 'have'} not run, so that `states` and `nn_rank` know "
+            "less. Type the grid's command again; `xling status` says what is left of it."
         )
     offer = Offer(
         names, sources, targets, value, np.nan_to_num(drawn[0]), np.nan_to_num(drawn[1]), home, home_errors, unsure,

@@ -49,6 +49,7 @@ class Unlabelled:
     behaviour: Mapping[Place, Floats] = field(default_factory=dict)  # entry -> (named,)
     named: tuple[str, ...] = ()  # what the numbers of a behaviour are
     agreement: Mapping[Place, Mapping[str, float]] = field(default_factory=dict)  # entry -> other source -> correlation
+    waiting: tuple[str, ...] = ()  # labels of stages with states that have no result
 
 
 NOTHING = Unlabelled()
@@ -58,8 +59,11 @@ def unlabelled(store: Store, name: str) -> Unlabelled:
     """Read a grid's files; what is gone or does not fit is as if it were not there."""
     plan = read_plan(store.grid_folder(name))
     results = Results(store, plan)
-    states = _states(plan, results)
-    told = _behaviour(plan, results)
+    wanted = {Ref(stage.kind, stage.key): stage.label for stage in plan.stages if stage.kind in ("features", "embed")}
+    finished = [ref for ref in wanted if results.there(ref)]
+    waiting = dict.fromkeys(label for ref, label in wanted.items() if ref not in finished)
+    states = _states(finished, results)
+    told = replace(_behaviour(plan, results), waiting=tuple(waiting))
     if len(states) < 2:
         return told
     means = {lang: rows.mean(axis=0) for lang, rows in states.items()}
@@ -71,14 +75,12 @@ def unlabelled(store: Store, name: str) -> Unlabelled:
 # --- states ---------------------------------------------------------------------------------------------------
 
 
-def _states(plan: Plan, results: Results) -> dict[str, Floats]:
+def _states(finished: Sequence[Ref], results: Results) -> dict[str, Floats]:
     """Language -> (rows, columns), standardised: of the kind of texts that most languages have."""
     found: dict[tuple[str, str, int], dict[str, Floats]] = {}
-    for stage in plan.stages:
-        if stage.kind not in ("features", "embed"):
-            continue
+    for stage in finished:
         try:
-            folder = results.folder(Ref(stage.kind, stage.key))
+            folder = results.folder(stage)
             lang = str(read_json(folder / "spec.json", Sheet).spec["lang"])
             for part in ("texts.npz", "recorded.npz", "samples", "feedback"):
                 rows = _rows_in(folder, part)
