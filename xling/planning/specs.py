@@ -268,14 +268,14 @@ def check_batch(
         return
     counts = [_count(task, lang, what, half, 4 * training.batch_size) for lang in langs]
     rows = sum(count for count in counts if count is not None)
-    if None in counts or rows >= training.batch_size:
+    if None in counts or not 0 < rows < training.batch_size:  # why there are none the task says
         return
     name = CAP_OF[what] if task_module(task).counted(task, what, "train") is None else what
     most = getattr(task, name, None)
     there = f"task.{name}={most} leaves" if most else "There are"
     of = f"to the {half} half of judge.half=true" if half else "to train on"
-    instead = [f"Type {setting}={rows} or less"] if rows else []
-    instead += [f"raise task.{name}" if most else "add data"] + ["type judge.half=false"] * bool(half)
+    instead = [f"Type {setting}={rows} or less", f"raise task.{name}" if most else "add data"]
+    instead += ["type judge.half=false"] * bool(half)
     raise ConfigError(
         f"{there} {rows} {what} of {pooled(langs)} {of}, less than one batch: {setting}={training.batch_size}. "
         f"{', or '.join(instead)}."
