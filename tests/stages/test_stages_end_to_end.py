@@ -258,7 +258,7 @@ def check_verdicts(runner: Runner, stage: Stage, folder: Path) -> None:
     quality = array(parent(runner, stage, "verdict") / "pool.npy")
     opponents = array(parent(runner, stage, "verdict") / "baseline.npy")
     drawn = samples(parent(runner, stage, "pool"))
-    items, pick = read(folder / "items.json"), best_of_n.pick(BEST, rewards)
+    items, pick = read(folder / "items.json"), best_of_n.pick(BEST, rewards, ())
     assert contents(folder).keys() == {"items.json", "curve.npy", "summary.json"}
     assert items.keys() == {
         "prompt", "group", "dataset", "index", "win", "in_language", "length", "eos", "repetition", "reward", "quality",

@@ -87,7 +87,7 @@ def test_a_cell_by_a_local_judge(tiny_folder: Path, judge_folder: Path, own: Run
     one = judged_by(tiny_folder, LlmJudge(checkpoint=str(judge_folder), opponents=2, min_mass=0.0))
     stage, folder = own.cell(one)
     pools = {role: read_samples(own.folder(stage.parents[role])) for role in ("pool", "baseline")}
-    picks = best_of_n.pick(BEST, array(own.folder(stage.parents["score"]) / "pool.npy")).tolist()
+    picks = best_of_n.pick(BEST, array(own.folder(stage.parents["score"]) / "pool.npy"), ()).tolist()
     texts = {p.id: p.reward_text for p in task_module(one.task).prompts(one.task, "tr", "test")}
     columns = verdicts_of(own, stage)
     assert columns["prompt"] == [s.prompt for s in pools["pool"] for _ in range(2)]

@@ -18,7 +18,7 @@ from transformers import LlamaConfig, MT5Config
 from xling.grid.stage import Context, Interrupted
 from xling.judges import win_shares
 from xling.models.states import padded_batch
-from xling.optimizers import best_of_n, soft_best_of_n
+from xling.optimizers import best_of_n, picker, picker_in_spec, soft_best_of_n
 from xling.planning.dag import SHUFFLES
 from xling.rewards.networks import distinct, reward_batch, reward_loss
 from xling.rewards.untrained import hashed_score
@@ -290,7 +290,7 @@ def test_the_curve_begins_with_the_mean_and_ends_with_the_pick() -> None:
     rewards, wins = drawn(3)
     curve = best_of_n.curve(BEST, rewards, wins)
     np.testing.assert_allclose(curve[:, 0], wins.mean(axis=1))
-    np.testing.assert_allclose(curve[:, -1], wins[np.arange(len(wins)), best_of_n.pick(BEST, rewards)])
+    np.testing.assert_allclose(curve[:, -1], wins[np.arange(len(wins)), best_of_n.pick(BEST, rewards, ())])
 
 
 @pytest.mark.parametrize("n", [1, 2, 16, 64, 500])
@@ -303,7 +303,7 @@ def test_weights_of_each_k_sum_to_one(n: int) -> None:
 
 def test_the_best_is_the_first_of_the_highest_and_never_a_missing_one() -> None:
     rewards = np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [NAN, -5.0, -6.0], [NAN, NAN, 0.0]])
-    assert best_of_n.pick(BEST, rewards).tolist() == [1, 0, 1, 2]
+    assert best_of_n.pick(BEST, rewards, ()).tolist() == [1, 0, 1, 2]
 
 
 def test_win_shares_by_hand() -> None:
@@ -336,9 +336,19 @@ def test_a_sample_is_drawn_by_its_weight() -> None:
     expected = [[np.exp(-2.0 / unit), 1.0, NAN], [np.exp(-6.0 / unit), 1.0, NAN]]
     np.testing.assert_allclose(np.exp(soft_best_of_n.logits(two, rewards)), expected)
     many = np.repeat(rewards, 20_000, axis=0)
-    drawn = soft_best_of_n.pick(two, many).reshape(2, -1)
+    names = [f"prompt {number}" for number in range(len(many))]
+    drawn = soft_best_of_n.pick(two, many, names).reshape(2, -1)
     np.testing.assert_allclose(drawn.mean(axis=1), [1.0 / (1.0 + row[0]) for row in expected], atol=0.015)
-    assert drawn.max() == 1 and (soft_best_of_n.pick(two, many * 7.0) == drawn.ravel()).all()
+    assert drawn.max() == 1 and (soft_best_of_n.pick(two, many * 7.0, names) == drawn.ravel()).all()
+    half = slice(1, None, 2)  # the others are gone: what is left is drawn as before
+    assert (soft_best_of_n.pick(two, many[half], names[half]) == drawn.ravel()[half]).all()
+
+
+def test_the_version_of_a_picker_is_in_specs_alone() -> None:
+    """Of one that comes to draw otherwise; specs of those that never did are as they were."""
+    told = picker_in_spec(soft_best_of_n.Settings(tau=2.0))["optimizer"]
+    assert told == {"name": "soft_best_of_n", "tau": 2.0, "n": None, "version": 2}
+    assert picker(told) == (soft_best_of_n, soft_best_of_n.Settings(tau=2.0)) and picker_in_spec(BEST) == {}
 
 
 def test_with_a_small_tau_it_is_best_of_n_and_with_a_large_one_chance() -> None:
@@ -346,7 +356,7 @@ def test_with_a_small_tau_it_is_best_of_n_and_with_a_large_one_chance() -> None:
     rewards, wins = rng.normal(size=(40, 6)), rng.random((40, 6))
     rewards[::4, 4:] = NAN
     best, chance = soft_best_of_n.Settings(tau=1e-4), soft_best_of_n.Settings(tau=1e6)
-    assert (soft_best_of_n.pick(best, rewards) == best_of_n.pick(BEST, rewards)).all()
+    assert (soft_best_of_n.pick(best, rewards, list(map(str, range(40)))) == best_of_n.pick(BEST, rewards, ())).all()
     found, expected = soft_best_of_n.curve(best, rewards, wins), best_of_n.curve(BEST, rewards, wins)
     np.testing.assert_allclose(found[:, [0, -1]], expected[:, [0, -1]])  # of one sample, and of all
     np.testing.assert_allclose(found.mean(axis=0), expected.mean(axis=0), atol=0.02)

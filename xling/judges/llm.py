@@ -423,7 +423,7 @@ def run(context: Context) -> None:
     texts = {p.id: p.reward_text for p in task_module(spec.task).prompts(spec.task, spec.lang, "test")}
     pool, baseline = (read_samples(context.parents[role]) for role in ("pool", "baseline"))
     chosen = capped([s.prompt for s in pool], [s.dataset for s in pool], spec.max_instances, spec.seed)
-    judged = responses_judged(context, spec)
+    judged = responses_judged(context, spec, [s.prompt for s in pool])
     places = [
         (i, sample, opponent)
         for i in chosen
@@ -448,10 +448,10 @@ def run(context: Context) -> None:
     write_json(context.out / "verdicts.json", columns | _columns(verdicts))
 
 
-def responses_judged(context: Context, spec: LlmSpec) -> list[list[int]]:
+def responses_judged(context: Context, spec: LlmSpec, prompts: Sequence[str]) -> list[list[int]]:
     """A prompt's samples that the cell answers with: best-of-n's pick, or all that a trained policy said."""
     reward = np.load(joined.opened(context.parents["score"] / "pool.npy"))[:, : spec.n]
-    places: list[list[int]] = answers(reward, spec.trained, spec.optimizer).tolist()
+    places: list[list[int]] = answers(reward, prompts, spec.trained, spec.optimizer).tolist()
     return places
 
 

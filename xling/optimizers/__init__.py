@@ -5,7 +5,7 @@ Planning asks a module for what it refuses (`check`), for the stages that it nee
 (`work`); the stages call what runs: `pick` in xling/stages/judge.py, `train` in xling/stages/align.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, Self, TypeGuard
 
@@ -255,7 +255,8 @@ class Optimizer(Protocol):
 
     Modules that train may have `held`; `by_trl`: whether trl's trainer trains a policy; and `alone`: what to type for
     several processes where they have but one.
-    One that trains has no `picked_from`, `pick`, `curve` and `kl_bound`, one that picks no `work` and `train`.
+    One that trains has no `picked_from`, `pick`, `curve` and `kl_bound`, one that picks no `work` and `train`; it may
+    have a `VERSION`, to be raised from 1 when it comes to pick otherwise, so that results of before are not used.
     """
 
     Settings: Any
@@ -278,8 +279,11 @@ class Optimizer(Protocol):
         pool: how many there are; None where that differs by prompt, as with recorded responses. None: from all.
         """
 
-    def pick(self, settings: Any, rewards: Array) -> Array:
-        """(prompts, n) rewards, NaN where a prompt has fewer samples -> (prompts,) index of the sample it answers."""
+    def pick(self, settings: Any, rewards: Array, prompts: Sequence[str]) -> Array:
+        """(prompts, n) rewards, NaN where a prompt has fewer samples -> (prompts,) index of the sample it answers.
+
+        prompts: their ids, by which to draw what is left to chance.
+        """
 
     def curve(self, settings: Any, rewards: Array, values: Array) -> Array:
         """(prompts, n) rewards and values -> (prompts, n): the expected value of a pick from 1..n random samples.
@@ -336,16 +340,20 @@ UNNAMED = "best_of_n"  # who picked where a spec names nobody: keys of best-of-n
 
 def picker_in_spec(settings: Struct) -> dict[str, Any]:
     """The optimizer that picks, as specs have it."""
-    return {} if name_of(settings) == UNNAMED else {"optimizer": msgspec.to_builtins(settings)}
+    if name_of(settings) == UNNAMED:
+        return {}
+    version = getattr(OPTIMIZERS.of(settings), "VERSION", 1)
+    return {"optimizer": msgspec.to_builtins(settings) | ({"version": version} if version > 1 else {})}
 
 
 def picker(container: Mapping[str, Any] | None) -> tuple[Optimizer, Struct]:
     """Module and settings of the optimizer that picks, by `optimizer` of a spec."""
-    settings = OPTIMIZERS.read(container or {"name": UNNAMED})
+    named = {name: value for name, value in (container or {"name": UNNAMED}).items() if name != "version"}
+    settings = OPTIMIZERS.read(named)
     return OPTIMIZERS.of(settings), settings
 
 
-def answers(rewards: Array, trained: bool, container: Mapping[str, Any] | None) -> Array:
+def answers(rewards: Array, prompts: Sequence[str], trained: bool, container: Mapping[str, Any] | None) -> Array:
     """(prompts, n) rewards -> (prompts, j) places of the samples that a cell answers with.
 
     All of a trained policy's, else the pick of the optimizer that the spec has as `optimizer`: `container`.
@@ -353,4 +361,4 @@ def answers(rewards: Array, trained: bool, container: Mapping[str, Any] | None) 
     if trained:
         return np.broadcast_to(np.arange(rewards.shape[1]), rewards.shape)
     optimizer, settings = picker(container)
-    return optimizer.pick(settings, rewards)[:, None]
+    return optimizer.pick(settings, rewards, prompts)[:, None]

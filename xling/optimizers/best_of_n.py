@@ -1,5 +1,6 @@
 """optimizer=best_of_n: a cell answers with the sample that the reward model likes best; nothing is trained."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -40,7 +41,7 @@ def picked_from(settings: Settings, pool: int | None) -> int | None:
     return settings.n or pool
 
 
-def pick(settings: Settings, rewards: Array) -> Array:
+def pick(settings: Settings, rewards: Array, prompts: Sequence[str]) -> Array:
     """(prompts, n) -> (prompts,) index of the highest reward; ties go to the lower index, NaN is no sample."""
     picks: Array = np.nanargmax(rewards, axis=1)
     return picks

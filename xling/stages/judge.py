@@ -37,7 +37,7 @@ def run(context: Context) -> None:
     score = context.parents["score"]
     reward = np.load(joined.opened(score / "pool.npy"))[:, : spec.n]
     opposed = np.load(joined.opened(score / "baseline.npy"))
-    picks = answers(reward, spec.trained, spec.optimizer)
+    picks = answers(reward, [s.prompt for s in samples], spec.trained, spec.optimizer)
     said: Places = tied(reward, picks) if spec.ties else picks
     language = partial(_language, spec.lang, _detector(spec))
     items = described(samples, said, language) | {
