@@ -419,7 +419,7 @@ def test_a_half_that_is_less_than_a_batch_and_a_judge_without_feedback_are_refus
     refused(experiment(no_model, "en", "en", task=Files(str(path), ()), rm=large, judge=BY_BAG), said)
     jsonl(tmp_path / "prompts_tr.jsonl", [{"lang": "tr", "prompt": f"metin {n}"} for n in range(20)])
     unrated = judged_by(no_model, TargetRM(half=True), task=Files(str(tmp_path), ()))
-    refused(unrated, r"tr has no ratings to train on\. Type judge\.lang=en .* judge=llm")
+    refused(changed(unrated, "sft", steps=0), r"tr has no ratings to train on\. Type judge\.lang=LANG .* judge=llm")
 
 
 def test_a_half_of_equal_ratings_is_refused_while_planning(no_model, tmp_path):

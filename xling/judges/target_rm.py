@@ -87,7 +87,6 @@ def check(judge: Settings, experiment: "Experiment", judging: RewardModel) -> No
             f"judge.lang={judge.lang.code}: the task has no '{judge.lang.code}'. It has {', '.join(known)}. "
             "Type judge.lang=null for the target's own."
         )
-    _check_taught((judge.lang or experiment.target_lang).code, experiment.feedback_task, judging)
     if judge.seed is not None and budget_of(judging) is None:
         raise ConfigError(
             f"judge.seed={judge.seed} would make the same judge again: rm_backbone={judging.name} is a linear "
@@ -104,11 +103,9 @@ def _check_taught(lang: str, task: Task, judging: RewardModel) -> None:
     what: Feedback = "pairs" if objective_of(task, judging) == "pairwise" else "ratings"
     if what not in offers(task) or size(task, lang, what, "train") != 0:
         return
-    having = [code for code in task_module(task).languages(task) if size(task, code, what, "train")]
-    another = f"judge.lang={having[0]} for another language's (of {', '.join(having)}), or " if having else ""
     raise ConfigError(
         f"judge=target_rm judges by a reward model of {lang}'s own feedback, and {lang} has no {what} to train on. "
-        f"Type {another}judge=llm, or leave {lang} out of the targets."
+        f"Type judge.lang=LANG for the reward model of a language that has some, judge=llm, or leave {lang} out."
     )
 
 
@@ -116,9 +113,11 @@ def verdicts(judge: Settings, cell: Judged) -> Verdicts:
     """Scores of the pool and of its opponents by the judging reward model."""
     from xling.planning.dag import score
 
+    lang = judge.lang or cell.experiment.target_lang
+    _check_taught(lang.code, cell.experiment.feedback_task, cell.judging)
     home = msgspec.structs.replace(
         cell.experiment,
-        source_langs=(judge.lang or cell.experiment.target_lang,),
+        source_langs=(lang,),
         rm_backbone=cell.judging,
         reward_data="organic",
         seed=cell.experiment.seed if judge.seed is None else judge.seed,
