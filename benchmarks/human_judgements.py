@@ -91,9 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{given.data} holds none of the releases. Type make human-judgements DATA=FOLDER, above them.")
     if matrices:
         headline, rivals = headline_lines(matrices, Store(given.root))
-        page = filled(given.page.read_text("utf-8"), {"headline": headline, "rivals": rivals})
-        given.page.write_text(page, "utf-8")
-        long = long_lines(matrices, [*headline, "", *rivals], Store(given.root))
+        sums = together_lines(matrices, Store(given.root))
+        found = {"headline": headline, "rivals": rivals, "together": sums}
+        given.page.write_text(filled(given.page.read_text("utf-8"), found), "utf-8")
+        long = long_lines(matrices, [*headline, "", *rivals, "", *sums], Store(given.root))
         (given.root / LONG).write_text("\n".join(long), "utf-8")
     if failed:
         print(f"Not finished: {', '.join(failed)}. Type the same command again.", file=sys.stderr)
@@ -232,7 +233,8 @@ KINDS: dict[str, Callable[[Entry], bool]] = {
 RIVALS = ("cosine", "length", "shorter", "consensus", "system")  # system: by its mean rating in all other languages
 OPTIONS = ("others", "combined", "rival")  # what one can take for a target without ratings in it
 MEASURED = (*KINDS, "combined", "chosen")
-COLUMNS = (*MEASURED, "rival", *RIVALS, *(f"{name} - rival" for name in MEASURED))
+SUMS = ("heads", "heads + rival", "heads + consensus")  # of the scores of `others` under all kinds of heads
+TOGETHER = (*SUMS, "chosen")
 
 
 @dataclass(frozen=True)
@@ -243,12 +245,12 @@ class Drawn:
     right: dict[str, Floats]  # (pairs,)
     margins: dict[str, Floats]
 
-    def combined(self, rival: str) -> Floats:
-        """Agreement of the sum of two scores, each over its root mean square of margins, which needs no ratings."""
-        both = [self.margins[name] for name in ("others", rival) if name in self.margins]
-        if len(both) < 2:
+    def summed(self, *names: str) -> Floats:
+        """Agreement of the sum of scores, each over its root mean square of margins, which needs no ratings."""
+        if not set(names) <= self.margins.keys():
             return np.full(len(self.groups), np.nan)
-        return np.asarray((np.sign(sum(one / (np.sqrt((one**2).mean()) or 1.0) for one in both)) + 1) / 2)
+        parts = [self.margins[name] for name in dict.fromkeys(names)]
+        return np.asarray((np.sign(sum(one / (np.sqrt((one**2).mean()) or 1.0) for one in parts)) + 1) / 2)
 
 
 @dataclass(frozen=True)
@@ -271,21 +273,49 @@ def averages(store: Store, block: Block, panel: Panel, scores: Mapping[str, str]
     rivals = _best_elsewhere(pairs, RIVALS)
     for target, drawn in pairs.items():
         for one in drawn.values():
-            one.right["rival"], one.right["combined"] = one.right[rivals[target]], one.combined(rivals[target])
-    chosen = _best_elsewhere(pairs, OPTIONS)
+            one.right["rival"] = one.right[rivals[target]]
+            one.right["combined"] = one.summed("others", rivals[target])
+    return _averages(pairs, rivals, OPTIONS, MEASURED)
+
+
+def together(store: Store, block: Block, scores: Mapping[str, str]) -> Averages:
+    """The same of all kinds of heads of a block as one: SUMS, and the best of these and of the rival elsewhere."""
+    pairs: dict[str, dict[int, Drawn]] = {}
+    for number, panel in enumerate(block.panels):
+        for target in panel.targets:
+            for seed, found in _drawn(store, block, panel, target, scores).items():
+                one = pairs.setdefault(target, {}).setdefault(seed, found)
+                assert one.groups == found.groups
+                one.margins[f"others {number}"] = found.margins["others"]
+    rivals = _best_elsewhere(pairs, RIVALS)
+    heads = [f"others {number}" for number in range(len(block.panels))]
+    for target, drawn in pairs.items():
+        for one in drawn.values():
+            one.right["rival"] = one.right[rivals[target]]
+            for name, more in zip(SUMS, ((), (rivals[target],), ("consensus",)), strict=True):
+                one.right[name] = one.summed(*heads, *more)
+    return _averages(pairs, rivals, (*SUMS, "rival"), TOGETHER)
+
+
+def _averages(
+    pairs: Mapping[str, Mapping[int, Drawn]], rivals: dict[str, str], options: Sequence[str], measured: Sequence[str]
+) -> Averages:
+    """Estimates of what is measured, of each rival and of differences; `chosen`: the best of the options elsewhere."""
+    columns = (*measured, "rival", *RIVALS, *(f"{name} - rival" for name in measured))
+    chosen = _best_elsewhere(pairs, options)
     samples: dict[int, list[Sample]] = {}
     for target, drawn in pairs.items():
         for seed, one in drawn.items():
             one.right["chosen"] = one.right[chosen[target]]
             values = {
-                name: one.right.get(name, np.full(len(one.groups), np.nan)) for name in (*MEASURED, "rival", *RIVALS)
+                name: one.right.get(name, np.full(len(one.groups), np.nan)) for name in (*measured, "rival", *RIVALS)
             }
-            values |= {f"{name} - rival": values[name] - values["rival"] for name in MEASURED}
-            stacked = np.stack([values[name] for name in COLUMNS], axis=1) * PERCENT
+            values |= {f"{name} - rival": values[name] - values["rival"] for name in measured}
+            stacked = np.stack([values[name] for name in columns], axis=1) * PERCENT
             clusters = draw([(one.groups, [""] * len(one.groups))])[0]
             samples.setdefault(seed, []).append(resample(clusters, stacked))
     folded = fold([_over_targets(found, str(seed)) for seed, found in samples.items()])
-    named = zip(COLUMNS, folded, strict=True)
+    named = zip(columns, folded, strict=True)
     return Averages({name: estimate for name, estimate in named if estimate is not None}, rivals, chosen)
 
 
@@ -368,6 +398,22 @@ def headline_lines(matrices: Mapping[str, Matrix], store: Store) -> tuple[list[s
                 ]
                 more.append(f"{label}{' | '.join(said)} |")
     return lines, more
+
+
+def together_lines(matrices: Mapping[str, Matrix], store: Store) -> list[str]:
+    """A row a block of the grids in question: all kinds of heads as one, alone and with what learns nothing."""
+    shown = [*TOGETHER, "rival", *(f"{name} - rival" for name in TOGETHER)]
+    lines = [f"| judgements | {' | '.join(shown)} | chosen for the targets |", "|---|" + "---:|" * len(shown) + "---|"]
+    for name in ("summaries", "articles", "dialog"):
+        scores = scores_of(store, grid_of(name)) if name in matrices else {}
+        for block in matrices[name].blocks if name in matrices else ():
+            found = together(store, block, scores)
+            first = block.panels[0]
+            settings = title(first).partition(", ")[2]
+            cells = " | ".join(_cell(found.estimates, one) for one in shown)
+            said = f"{first.axes['task']}{f': {settings}' if settings else ''}"
+            lines.append(f"| {said} | {cells} | {_counted(found.chosen)} |")
+    return lines
 
 
 def _counted(taken: Mapping[str, str]) -> str:

@@ -39,6 +39,7 @@ def test_the_page_is_filled_in_by_one_command(
     jsonl(tmp_path / "multi_summeval.jsonl.gz", rated(["de", "tr"]))
     page = tmp_path / "page.md"
     marks = "<!-- headline:begin -->\nold\n<!-- headline:end -->\n<!-- rivals:begin -->\n<!-- rivals:end -->\n"
+    marks += "<!-- together:begin -->\n<!-- together:end -->\n"
     page.write_text(f"# By hand\n{marks}End.\n")
     command = [str(tmp_path), "--root", str(tmp_path / "out"), "--page", str(page)]
     assert maker.main(command) == 0
@@ -64,6 +65,9 @@ def test_the_page_is_filled_in_by_one_command(
     home, abroad, others = (float(cell.split()[0]) for cell in row.split(" | ")[1:4])
     assert home > 90 and abroad == others  # the only other language is all others
     assert row.endswith("| 40 | 2 |")
+    [row] = [line for line in between(text, "together").splitlines() if line.startswith("| multi_summeval")]
+    assert float(row.split(" | ")[1].split()[0]) == others  # of one kind of heads
+    assert row.endswith(" 2 |")
     assert [line.split(" | ")[0] for line in section(long, "curve").splitlines()[3:] if line] == ["| 10", "| all"]
     controls = section(long, "controls")
     assert "permuted labels" in controls and "system identity, abroad" in controls and "Seeds: 1." in controls
