@@ -235,6 +235,7 @@ OPTIONS = ("others", "combined", "rival")  # what one can take for a target with
 MEASURED = (*KINDS, "combined", "chosen")
 SUMS = ("heads", "heads + rival", "heads + consensus")  # of the scores of `others` under all kinds of heads
 TOGETHER = (*SUMS, "chosen")
+HINDSIGHT = "best rival"
 
 
 @dataclass(frozen=True)
@@ -300,9 +301,18 @@ def together(store: Store, block: Block, scores: Mapping[str, str]) -> Averages:
 def _averages(
     pairs: Mapping[str, Mapping[int, Drawn]], rivals: dict[str, str], options: Sequence[str], measured: Sequence[str]
 ) -> Averages:
-    """Estimates of what is measured, of each rival and of differences; `chosen`: the best of the options elsewhere."""
-    columns = (*measured, "rival", *RIVALS, *(f"{name} - rival" for name in measured))
-    chosen = _best_elsewhere(pairs, options)
+    """Estimates of what is measured, of each rival and of differences; `chosen`: the best of the options elsewhere.
+
+    Differences are to the target's rival, and to the HINDSIGHT one: the best over all targets, their own ratings seen.
+    """
+    means = {name: np.mean([one.right[name].mean() for d in pairs.values() for one in d.values()]) for name in RIVALS}
+    columns = (
+        *measured,
+        "rival",
+        *RIVALS,
+        *(f"{name} - {other}" for other in ("rival", HINDSIGHT) for name in measured),
+    )
+    chosen, hindsight = _best_elsewhere(pairs, options), max(means, key=lambda name: float(means[name]))
     samples: dict[int, list[Sample]] = {}
     for target, drawn in pairs.items():
         for seed, one in drawn.items():
@@ -310,7 +320,8 @@ def _averages(
             values = {
                 name: one.right.get(name, np.full(len(one.groups), np.nan)) for name in (*measured, "rival", *RIVALS)
             }
-            values |= {f"{name} - rival": values[name] - values["rival"] for name in measured}
+            against = {"rival": values["rival"], HINDSIGHT: values[hindsight]}
+            values |= {f"{name} - {other}": values[name] - own for other, own in against.items() for name in measured}
             stacked = np.stack([values[name] for name in columns], axis=1) * PERCENT
             clusters = draw([(one.groups, [""] * len(one.groups))])[0]
             samples.setdefault(seed, []).append(resample(clusters, stacked))
@@ -380,8 +391,9 @@ def headline_lines(matrices: Mapping[str, Matrix], store: Store) -> tuple[list[s
     """A row a grid's panel: what was trained or combined against the best rival; then each rival by itself."""
     shown = [*MEASURED, "rival", *(f"{name} - rival" for name in MEASURED)]
     lines = [f"| judgements, heads | {' | '.join(shown)} | pairs | seeds |", "|---|" + "---:|" * (len(shown) + 2)]
-    more = [f"| judgements, heads | {' | '.join(RIVALS)} | rival of the targets | chosen for them |"]
-    more.append("|---|" + "---:|" * len(RIVALS) + "---|---|")
+    columns = [*RIVALS, *(f"{name} - {HINDSIGHT}" for name in MEASURED)]
+    more = [f"| judgements, heads | {' | '.join(columns)} | rival of the targets | chosen for them |"]
+    more.append("|---|" + "---:|" * len(columns) + "---|---|")
     for name in ("summaries", "criteria", "articles", "articles_criteria", "dialog"):
         scores = scores_of(store, grid_of(name)) if name in matrices else {}
         for block in matrices[name].blocks if name in matrices else ():
@@ -392,7 +404,7 @@ def headline_lines(matrices: Mapping[str, Matrix], store: Store) -> tuple[list[s
                     label + " | ".join(_cell(found.estimates, one) for one in shown) + " |" + _n(found.estimates)
                 )
                 said = [
-                    *(_cell(found.estimates, one) for one in RIVALS),
+                    *(_cell(found.estimates, one) for one in columns),
                     _counted(found.rivals),
                     _counted(found.chosen),
                 ]
@@ -402,7 +414,8 @@ def headline_lines(matrices: Mapping[str, Matrix], store: Store) -> tuple[list[s
 
 def together_lines(matrices: Mapping[str, Matrix], store: Store) -> list[str]:
     """A row a block of the grids in question: all kinds of heads as one, alone and with what learns nothing."""
-    shown = [*TOGETHER, "rival", *(f"{name} - rival" for name in TOGETHER)]
+    against = (f"{name} - {other}" for other in ("rival", HINDSIGHT) for name in TOGETHER)
+    shown = [*TOGETHER, "rival", *against]
     lines = [f"| judgements | {' | '.join(shown)} | chosen for the targets |", "|---|" + "---:|" * len(shown) + "---|"]
     for name in ("summaries", "articles", "dialog"):
         scores = scores_of(store, grid_of(name)) if name in matrices else {}
