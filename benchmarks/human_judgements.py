@@ -305,7 +305,8 @@ def _averages(
 
     Differences are to the target's rival, and to the HINDSIGHT one: the best over all targets, their own ratings seen.
     """
-    means = {name: np.mean([one.right[name].mean() for d in pairs.values() for one in d.values()]) for name in RIVALS}
+    there = _known(pairs, RIVALS)
+    means = {name: np.mean([one.right[name].mean() for d in pairs.values() for one in d.values()]) for name in there}
     columns = (
         *measured,
         "rival",
@@ -355,8 +356,13 @@ def _best_elsewhere(pairs: Mapping[str, Mapping[int, Drawn]], names: Sequence[st
         means = [np.mean([one.right[name].mean() for one in pairs[t].values()]) for t in pairs if t != target]
         return float(np.nan_to_num(np.mean(means), nan=-1.0)) if means else 0.0
 
-    known = [name for name in names if all(name in one.right for drawn in pairs.values() for one in drawn.values())]
+    known = _known(pairs, names)
     return {target: max(known, key=lambda name: elsewhere(name, target)) for target in pairs}
+
+
+def _known(pairs: Mapping[str, Mapping[int, Drawn]], names: Sequence[str]) -> list[str]:
+    """Those that every target has."""
+    return [name for name in names if all(name in one.right for drawn in pairs.values() for one in drawn.values())]
 
 
 def _pairs(store: Store, key: str) -> Pairs:
