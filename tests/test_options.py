@@ -159,7 +159,7 @@ def test_every_hook_of_a_task_is_asked_for(name: str, tmp_path: Path, monkeypatc
 SMALL = (
     "source_lang=en", "target_lang=tr", "rm_backbone=bag_of_words", "sft.steps=0", "policy.n=2",
     "policy.baseline_samples=2", "policy.max_new_tokens=10", "task.test_prompts=12", "task.demonstrations=40",
-    "task.ratings=40", "task.pairs=40", "task.validation=16", "tracking.mode=off", "name=g",
+    "task.ratings=40", "task.pairs=40", "task.validation=16", "hydra.launcher.workers=1", "tracking.mode=off", "name=g",
 )  # fmt: skip
 # by kind: its table, its section of docs/adding.md, and what is typed besides for a cell to use the option
 KINDS: dict[str, tuple[Options[Any], str, tuple[str, ...]]] = {

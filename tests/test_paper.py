@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from xling.errors import ConfigError
-from xling.grid.plan import Plan, too_large
+from xling.grid.plan import Plan
+from xling.grid.plan_table import too_large
 from xling.judges.llm import most_requests
 
 ROOT = Path(__file__).parents[1]

@@ -24,7 +24,8 @@ from xling.folding import fold
 from xling.grid.estimate import Speed, in_processes, rates_from
 from xling.grid.grids import planned as planned_file
 from xling.grid.launches import check_own, digest_of, running
-from xling.grid.plan import Plan, make_plan, needs_of, replaced, too_large
+from xling.grid.plan import Plan, make_plan, needs_of, replaced
+from xling.grid.plan_table import too_large
 from xling.grid.stage import Gpus
 from xling.grid.store import Store
 from xling.grid.weights import drop_of, dropped_kinds

@@ -15,7 +15,8 @@ from rich.console import Console
 from xling.errors import ConfigError
 from xling.grid import host
 from xling.grid.estimate import rates_from
-from xling.grid.plan import Plan, Step, differences, make_plan
+from xling.grid.plan import Plan, Step, make_plan
+from xling.grid.reasons import differences
 from xling.grid.records import Run, Sheet
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store

@@ -15,7 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from xling.console import Console
 from xling.errors import ConfigError
 from xling.grid.estimate import Rates, rates_from
-from xling.grid.plan import make_plan, needs_of, too_large
+from xling.grid.plan import make_plan, needs_of
+from xling.grid.plan_table import too_large
 from xling.grid.stage import Cell, Gpus, Memory, Stage, fits
 from xling.grid.store import Store
 from xling.launching import on_gpus
