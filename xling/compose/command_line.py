@@ -275,37 +275,38 @@ def _unreadable(error: OverrideParseException) -> str:
     )
 
 
-def lacking(error: BaseException, overrides: Sequence[str]) -> str | None:
-    """The sentence for a setting that the option named in `overrides` has not; None for any other error."""
-    for link in _chain(error):
-        if isinstance(link, (ConfigAttributeError, ConfigKeyError)):
-            chosen = [line for line in overrides if _holds(line.partition("=")[0], str(link.full_key))]
-            return _unknown_key(link, max(reversed(chosen), key=lambda line: line.count("/"))) if chosen else None
-    return None
-
-
 SIZES = (
     "the embedded world in task.demonstrations, ratings, pairs, validation and test_prompts, a release with recorded "
     "responses in task.documents"
 )
 
 
-def elsewhere(error: BaseException, having: Callable[[str, str], Sequence[str]]) -> str | None:
-    """The sentence for a setting of another option than the group's default; None for any other error.
+def lacking(
+    error: BaseException, overrides: Sequence[str], having: Callable[[str], tuple[str, Sequence[str]]]
+) -> str | None:
+    """The sentence for a setting that the option of its group has not, and which options have it; None for others.
 
-    having: names of the options of a group that have a setting.
+    overrides: may name the option. having: a setting's whole key -> (its group, names of the options that have it).
     """
     for link in _chain(error):
         if isinstance(link, (ConfigAttributeError, ConfigKeyError)):
-            group, _, setting = str(link.full_key).rpartition(".")
-            if group not in PLAIN_GROUPS or not (options := having(group, setting)):
-                return None
-            which = f"{group}={options[0]}" if len(options) == 1 else f"{group}= one of {listed(options)}"
-            only = "has it" if len(options) == 1 else "have it"
-            size = f" What else has a size says so itself: {SIZES}." if setting in CAPS else ""
-            key = f"'{link.full_key}' of the {group} that is chosen"
-            return f"Unknown key {key}: only {which} {only}. Type that, too.{size}"
+            chosen = [line for line in overrides if _holds(line.partition("=")[0], str(link.full_key))]
+            option = max(reversed(chosen), key=lambda line: line.count("/")) if chosen else ""
+            group, options = having(str(link.full_key))
+            if options:
+                return _of_others(link, option, group, options)
+            return _unknown_key(link, option) if option else None
     return None
+
+
+def _of_others(error: OmegaConfBaseException, option: str, group: str, options: Sequence[str]) -> str:
+    """`option`: the choice that has no such setting, where one was typed."""
+    key, known = str(error.full_key), _known(error)
+    which = f"{group}={options[0]} has it" if len(options) == 1 else f"{group}= one of {listed(options)} have it"
+    size = f" What else has a size says so itself: {SIZES}." if key.rpartition(".")[2] in CAPS else ""
+    if option:
+        return f"Unknown key '{key}': {option} has none, only {which}.{size}{_beside(key, known)}"
+    return f"Unknown key '{key}' of the {group} that is chosen: only {which}. Type that, too.{size}"
 
 
 def _holds(group: str, key: str) -> bool:
@@ -315,30 +316,44 @@ def _holds(group: str, key: str) -> bool:
 
 def _unknown_key(error: OmegaConfBaseException, option: str = "") -> str:
     """`option`: the choice (`rm_backbone=frozen_lm`) that has no such setting."""
-    key = str(error.full_key)
-    root = error.parent_node._get_root() if error.parent_node is not None else None
-    known = sorted(_paths(root, key.startswith("hydra."))) if isinstance(root, DictConfig) else []
+    key, known = str(error.full_key), _known(error)
     known = list(INNER) if "/" in key else known if "." in key else sorted([*known, *PRESETS])
     here = key.startswith("hydra.launcher.") and "hydra.launcher.workers" in known
     cluster = " A cluster's come with hydra/launcher=slurm, which must be typed, too." if here else ""
     return f"Unknown key '{key}'{f': {option} has none' if option else ''}.{nearest_key(key, known)}{cluster}"
 
 
+def _known(error: OmegaConfBaseException) -> list[str]:
+    """All keys that there are where one was not."""
+    root = error.parent_node._get_root() if error.parent_node is not None else None
+    return sorted(_paths(root, str(error.full_key).startswith("hydra."))) if isinstance(root, DictConfig) else []
+
+
 def nearest_key(key: str, known: list[str]) -> str:
     """A suggestion by likeness or by the path's last part (`n` for policy.n), and the key's neighbours."""
     parent, _, leaf = key.rpartition(".")
-    siblings = [path for path in known if path.rpartition(".")[0] == parent]
+    siblings = _siblings(key, known)
     alike = [path for path in known if did_you_mean(leaf, [path.rpartition(".")[2]])]  # not for a parent in common
     suggestion = did_you_mean(key, [path for path in siblings if path in alike]) or did_you_mean(key, alike)
     if starting := [path for path in known if path.rpartition(".")[2].startswith(f"{leaf}_")]:
         near = [path for path in starting if path.partition(".")[0] == key.partition(".")[0]]
         suggestion = f" Did you mean {' or '.join(map(repr, near[:3]))}?" if near else suggestion
     same_leaf = [path for path in known if path.rpartition(".")[2] == leaf]
-    same_leaf = [path for path in same_leaf if path.startswith(f"{parent}.")] if parent else same_leaf
-    if same_leaf:
-        suggestion = f" Did you mean {' or '.join(repr(path) for path in same_leaf[:3])}?"
+    below = [path for path in same_leaf if path.startswith(f"{parent}.")] if parent else same_leaf
+    if named := below or ([] if suggestion else same_leaf):  # of other groups where nothing is more like it
+        suggestion = f" Did you mean {' or '.join(map(repr, named[:3]))}?"
+    return suggestion + _beside(key, known)
+
+
+def _siblings(key: str, known: Sequence[str]) -> list[str]:
+    return [path for path in known if path.rpartition(".")[0] == key.rpartition(".")[0]]
+
+
+def _beside(key: str, known: Sequence[str]) -> str:
+    """The key's neighbours."""
+    parent, siblings = key.rpartition(".")[0], _siblings(key, known)
     beside = f" Known{f' below {parent}' if parent else ''}: {', '.join(p.rpartition('.')[2] for p in siblings)}."
-    return suggestion + (beside if siblings else "")
+    return beside if siblings else ""
 
 
 def _paths(node: DictConfig, with_hydra: bool, prefix: str = "") -> Iterator[str]:

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue
 
-from xling.compose.command_line import conf_folder, elsewhere, explain, lacking
+from xling.compose.command_line import conf_folder, explain, lacking
 from xling.compose.overrides import (
     LANGUAGE_GROUPS,
     PLAIN_GROUPS,
@@ -94,8 +94,14 @@ class Composer:
             self._defaults[group, option] = found | {str(key): value for key, value in plain.items()}
         return self._defaults[group, option]
 
-    def _having(self, group: str, setting: str) -> list[str]:
-        return [option for option in self.options(group) if setting in self.defaults(group, option)]
+    def _having(self, key: str) -> tuple[str, list[str]]:
+        """(group, names of its options that have the setting of a whole key, as judge.rm_backbone.init)."""
+        parts = key.split(".")
+        for size in range(len(parts) - 1, 0, -1) if parts[0] in PLAIN_GROUPS else ():
+            group = "/".join(parts[:size])
+            if found := [one for one in self.options(group) if _has(self.defaults(group, one), parts[size:])]:
+                return group, found
+        return parts[0], []
 
     def _load_facts(self, group: str, code: str) -> Container:
         loaded = self._repository.load_config(f"{group}/{code}")
@@ -149,7 +155,7 @@ class Composer:
                 validate_sweep_overrides=False,
             )
         except HydraException as error:
-            if sentence := lacking(error, overrides) or elsewhere(error, self._having):
+            if sentence := lacking(error, overrides, self._having):
                 raise ConfigError(sentence) from error
             raise
         choices = OmegaConf.to_container(config.hydra.runtime.choices)
@@ -157,6 +163,15 @@ class Composer:
             del config["hydra"]  # it holds values that exist only inside a Hydra job
         assert isinstance(choices, dict)
         return config, {str(key): value for key, value in choices.items()}
+
+
+def _has(values: Any, path: Sequence[str]) -> bool:
+    """Whether there is something at a path of keys."""
+    for key in path:
+        if not isinstance(values, dict) or key not in values:
+            return False
+        values = values[key]
+    return True
 
 
 def _resolved(config: DictConfig) -> Container:
