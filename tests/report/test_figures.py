@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 from synthetic import SyntheticGrid, five, realistic
@@ -16,8 +17,19 @@ from xling.cli import main
 from xling.errors import ConfigError
 from xling.report.pictures.comparisons import forest, judges, ranked
 from xling.report.pictures.curves import best_of_k
-from xling.report.pictures.heatmaps import scale_of, win_rates
-from xling.report.pictures.look import DPI, FORMATS, STYLES, WIDTHS, Names, Width, rendered, text_width, widths_of
+from xling.report.pictures.heatmaps import all_panels, scale_of, win_rates
+from xling.report.pictures.look import (
+    DPI,
+    FORMATS,
+    STYLES,
+    WIDTHS,
+    Names,
+    Width,
+    rendered,
+    styled,
+    text_width,
+    widths_of,
+)
 from xling.report.pictures.write import FIGURES, Asked, paper_matrix, write_figures
 from xling.report.tables.colours import LINES, PAGE
 
@@ -112,6 +124,27 @@ def test_blue_and_orange_are_two_colours_to_every_eye(lost):
         assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(three, 2)) > 20
     first = [seen(colour, lost) for colour in LINES[:4]]  # beyond, markers tell them apart
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(first, 2)) > 15
+
+
+@pytest.mark.parametrize(("sources", "targets"), [("de", "de"), ("de en", "de en"), ("de en es", "tr")])
+def test_titles_of_panels_side_by_side_do_not_overlap(tmp_path, sources, targets):
+    """What all panels have in common stands once, in the caption; what is longer than its panel is in lines."""
+    grid = SyntheticGrid(tmp_path)
+    for documents, backbone in itertools.product(("", "en", "tr"), ("same_as_policy", "sentence_encoder")):
+        for source, target in itertools.product(sources.split(), targets.split()):
+            axes = {"task.document_lang": documents, "rm_backbone": backbone}
+            grid.cell(source, target, [1.0, 0.5, 0.0], fails="" if source == "de" else "reward", **axes)
+    drawing, width = all_panels(folded(grid))
+    assert "gold" in drawing.caption and "same_as_policy" not in drawing.caption
+    with styled(CODES.families):
+        figure = drawing.draw(width)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        for texts in ([a.title for a in figure.axes if a.title.get_text()], [a.xaxis.label for a in figure.axes[:6]]):
+            boxes = [text.get_window_extent() for text in texts]
+            assert len(boxes) == 6
+            assert not [1 for one, other in itertools.combinations(boxes, 2) if one.overlaps(other)]
+            assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
 
 
 def test_every_figure_is_drawn_or_says_why_not(plain, optimizers, tmp_path):

@@ -7,13 +7,14 @@ least 15 points of it: from 50 both ways, or only the side on which all of it li
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from textwrap import wrap
 from typing import Any
 
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from xling.analysis.matrix.names import heading_of, slug_of, varying, worded
+from xling.analysis.matrix.names import heading_of, ordered, slug_of, varying, worded
 from xling.analysis.matrix.types import CHANCE, Matrix, Panel
 from xling.analysis.statistics.intervals import Estimate
 from xling.report.pictures.look import (
@@ -35,6 +36,7 @@ LEAST_REACH = 15.0  # points the colours span at least, so that noise does not l
 SMALLEST = 3.9  # points: smaller letters are left out
 MOST_TOGETHER = 8  # panels side by side
 LARGEST = 7.5  # inches of a picture whose languages are few
+LETTER = 0.57  # width of a letter of a title on average, in its height
 BESIDE = 0.32  # inches for the axis' title and gaps
 
 
@@ -103,22 +105,33 @@ def _together(panels: Sequence[Named], names: Names, note: str) -> list[Drawing]
 
 
 def all_panels(matrix: Matrix) -> tuple[Drawing, Width]:
-    """matrix.png: every panel under its full title, the reasons of holes below, and how wide that is."""
+    """matrix.png: every panel under what tells it from others, the reasons of holes below, and how wide that is."""
     panels = [panel for block in matrix.blocks for panel in block.panels]
     if not panels:
         words = f"{matrix.name}: no cell with a source language"
         return Drawing("matrix", words, lambda width: Figure(figsize=(width.inches, 1.5))), Width("page", 6.0)
-    grids = [
-        replace(win_grid(Named("", heading_of(panel.axes), panel)), below=_hole_lines(hole_marks(panel)))
-        for panel in panels
-    ]
+    names = ordered({axis for panel in panels for axis in panel.axes})
+    apart = [axis for axis in names if len({panel.axes.get(axis, "") for panel in panels}) > 1]
+    same = _heading(panels[0], [axis for axis in names if axis not in apart and axis != "task"])
+    grids = []
+    for panel in panels:
+        # settings without a value are named as they are typed where nothing else tells a panel
+        title = _heading(panel, apart) or ", ".join(f"{axis}=null" for axis in apart)
+        grids.append(replace(win_grid(Named("", title or same, panel)), below=_hole_lines(hole_marks(panel))))
+    shared = f"{same}\n" if apart and same else ""
     caption = (
-        f"Transfer matrix '{matrix.name}', task {task_names(matrix)}\n{matrix.interval_note}\n"
+        f"Transfer matrix '{matrix.name}', task {task_names(matrix)}\n{shared}{matrix.interval_note}\n"
         f"outlined: home   {BEST} best source of its column   {TIED} tied with it"
     )
     columns = max(len(grid.columns) for grid in grids)
     inches = max(min(LARGEST, 1.4 + 0.9 * columns * min(2, len(grids))), 1.4 + 0.17 * columns)
     return Drawing("matrix", caption, _drawing(grids, Names(), "win rate, %")), Width("page", max(4.2, inches))
+
+
+def _heading(panel: Panel, axes: Sequence[str]) -> str:
+    """A panel by some of its axes."""
+    words = heading_of({"rm_backbone": "", **{axis: panel.axes.get(axis, "") for axis in axes}})
+    return ", ".join(word for word in (panel.axes["task"] if "task" in axes else "", words) if word)
 
 
 def _hole_lines(marks: dict[str, int]) -> list[str]:
@@ -224,16 +237,19 @@ def _figure(grids: Sequence[Grid], names: Names, label: str, width: Width) -> Fi
     down = math.ceil(len(grids) / across)
     cell = (width.inches - beside - 0.12 * (across - 1)) / (across * columns)
     tall = min(max(cell * 0.62, 0.23 if rows <= 20 else 0.1), 0.42)
-    lines = max(len(grid.below) for grid in grids)
-    figure = Figure(figsize=(width.inches, down * (rows * tall + 0.3 + 0.11 * lines) + 0.62))
+    titles = [_wrapped([grid.title], cell * columns, 7) for grid in grids]
+    belows = [_wrapped(grid.below, cell * columns, 7) for grid in grids]
+    lines = max(map(len, titles)) - 1 + max(map(len, belows))
+    figure = Figure(figsize=(width.inches, down * (rows * tall + 0.3 + 0.11 * max(0, lines)) + 0.62))
     axes = figure.subplots(down, across, squeeze=False, sharey=len({tuple(grid.rows) for grid in grids}) == 1)
     norm, colours = scale_of([value for grid in grids for value in grid.values()])
     image: Any = None
     for number, side in enumerate(axes.flat):
         if number < len(grids):
-            image = _draw(side, grids[number], names, norm, colours, min(cell, tall * 2) * 72)
-            words = [grids[number].across] if number + across >= len(grids) else []
-            side.set_xlabel("\n".join([*words, *grids[number].below]), labelpad=1)
+            grid = replace(grids[number], title="\n".join(titles[number]))
+            image = _draw(side, grid, names, norm, colours, min(cell, tall * 2) * 72)
+            words = [grid.across] if number + across >= len(grids) else []
+            side.set_xlabel("\n".join([*words, *belows[number]]), labelpad=1)
         else:
             side.set_axis_off()
     if len(grids) == 1:
@@ -245,6 +261,12 @@ def _figure(grids: Sequence[Grid], names: Names, label: str, width: Width) -> Fi
     )
     _bar(bar, label, norm)
     return figure
+
+
+def _wrapped(lines: Sequence[str], inches: float, size: float) -> list[str]:
+    """Lines that are no wider than the panel they belong to."""
+    letters = max(8, int(inches * 72 / (LETTER * size)))
+    return [part for line in lines for part in wrap(line, letters)]
 
 
 def _bar(bar: Any, label: str, norm: Normalize) -> None:
