@@ -129,10 +129,16 @@ def test_the_first_of_equally_good_checkpoints_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("steps", "eval_every", "evaluated"), [(10, 4, [4, 8, 10]), (3, 50, [3])])
 def test_the_last_step_is_evaluated_whatever_its_number(
-    tmp_path: Path, steps: int, eval_every: int, evaluated: list[int]
+    tmp_path: Path, steps: int, eval_every: int, evaluated: list[int], capfd: pytest.CaptureFixture[str]
 ) -> None:
     model, curve = train(tmp_path, longer(steps=steps, eval_every=eval_every))
-    assert [row["step"] for row in curve if "metric" in row] == evaluated
+    measured = {row["step"]: row["metric"] for row in curve if "metric" in row}
+    losses = {row["step"]: row["loss"] for row in curve if "loss" in row}
+    assert list(measured) == evaluated
+    # and said, a line an evaluation, for those who follow the stage's log
+    assert capfd.readouterr().out.splitlines() == [
+        f"step {step} of {steps}: loss {losses[step]:.4g}, metric {metric:.4g}" for step, metric in measured.items()
+    ]
     assert weights(model) != weights(Toy())
 
 

@@ -11,11 +11,13 @@ import pytest
 from synthetic import SyntheticGrid, realistic
 from wandb_file import offline_runs
 
+from xling.compose.grid import composed_grid
 from xling.grid.store import Store
+from xling.launching import plan_of
 from xling.report.files import csv_bytes, reduce_grid
 from xling.results.plan import read_plan
 from xling.tracking.base import RUNS
-from xling.tracking.runs import read_result, summary
+from xling.tracking.runs import axes_of, read_result, summary
 from xling.tracking.track import having_runs, missing, track_grid
 from xling.tracking.wandb import choose_mode, destination_of, read
 
@@ -99,6 +101,18 @@ def test_runs_are_filtered_by_target_and_grouped_by_seed(tmp_path):
     pools = {run.id: run for run in of_type(tmp_path, "pool")}
     pool = pools[stages["de", "de", 0]["pool"].key]
     assert pool.config["target_lang"] == "de" and "source_lang" not in pool.config  # it serves both
+
+
+def test_the_policy_of_a_target_is_found_by_it_also_where_reward_models_start_from_it(tmp_path):
+    cells, _ = composed_grid(
+        ["source_lang=de,en", "target_lang=de,en", "rm_backbone=same_as_policy", f"root={tmp_path}"]
+    )
+    planned = plan_of(cells, "xling.planning")
+    planned.write()
+    plan = read_plan(planned.store.grid_folder(planned.name))
+    by_label = {stage.label: axes_of(plan)[stage.key] for stage in plan.stages}
+    assert by_label["sft[en]"]["target_lang"] == by_label["pool[en]"]["target_lang"] == "en"
+    assert by_label["reward[en]"]["source_lang"] == "en" and "target_lang" not in by_label["reward[en]"]
 
 
 def test_runs_are_of_what_is_asked_for_and_lineage_leads_from_run_to_run(tmp_path):

@@ -107,6 +107,13 @@ def say_gone_on(step: int, before: int) -> None:
         print(f"Goes on after step {step} in {now} process{'es' * (now != 1)}{saved}.")
 
 
+def say_measured(step: int, steps: int, numbers: Mapping[str, float]) -> None:
+    """Into the stage's log whenever a training is evaluated: `xling logs STAGE --follow` shows it."""
+    if parallel.rank() == 0:
+        told = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        print(f"step {step} of {steps}: {told}", flush=True)
+
+
 def _whole(folder: Path) -> dict[str, Any] | None:
     """The numbers of a checkpoint of which no byte has changed; else None."""
     state = _unchanged(folder, STATE)

@@ -29,7 +29,7 @@ from xling.grid.stage import Interrupted, PartDone
 from xling.models import parallel
 from xling.models.load import DTYPES, in_dtype, load_policy, loading, save_policy
 from xling.models.precision import HalfAdamW, eight_bits
-from xling.models.resuming import Checkpoints
+from xling.models.resuming import Checkpoints, say_measured
 from xling.models.weights import some
 
 Batch = dict[str, Tensor]
@@ -187,6 +187,7 @@ def fit(
             if made % training.eval_every == 0 or made == training.steps:
                 value = fitting.measured(metric, samples)
                 memory.record({"metric": value}, made)
+                say_measured(made, training.steps, {"loss": memory.last_loss(), "metric": value})
                 memory.judge(value if greater_is_better else -value, made)
                 memory.save(made)
             elif stopped:
@@ -347,6 +348,10 @@ class Memory:
 
     def record(self, row: Mapping[str, float], step: int) -> None:
         self.curve.append({"step": step, **row})
+
+    def last_loss(self) -> float:
+        """The training loss that was recorded last: there is one before any evaluation."""
+        return next(row["loss"] for row in reversed(self.curve) if "loss" in row)
 
     def judge(self, goodness: float, step: int) -> None:
         """Of equally good ones the first is kept."""

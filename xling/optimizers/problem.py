@@ -152,8 +152,12 @@ class Watch:
                 raise StageError(f"{name} became {value} at step {step}. Lower optimizer.learning_rate.")
         entry: Row = {"step": step, **row}
         if self.measures(step):
+            from xling.models.resuming import say_measured
+
             measured = self.measure(policy)
             entry |= {f"validation_{name}": value for name, value in measured.items()}
+            told = (name for name in entry if "loss" in name or name.startswith("validation_"))
+            say_measured(step, self.steps, {name: entry[name] for name in told})
             self._judge(step, measured)
             objective = measured["reward"] - self.beta * measured["kl"]
             if objective > self.best:

@@ -155,13 +155,16 @@ def axes_of(plan: Plan) -> dict[str, dict[str, str]]:
     """Key of a stage -> axes of the cells that need it, where these agree.
 
     A judge's stage has all; another those that vary in the grid: with a single source a pool is not that source's.
+    That a reward model starts from it counts for a stage that nothing else needs: sft[en] is the policy's of target en.
     """
     cells = [(cell.judge.key, axes_text(cell.axes)) for cell in plan.cells]
     parents = {stage.key: [plan.stages[place].key for place in stage.parents] for stage in plan.stages}
     order = list(dict.fromkeys(axis for _, axes in cells for axis in axes))
     varying = {axis for axis in order if len({axes.get(axis) for _, axes in cells}) > 1}
     judged, found = {key for key, _ in cells}, dict[str, dict[str, str]]()
-    for key, agreed in labels.axes_of(cells, parents).items():
+    every = labels.axes_of(cells, parents)
+    direct = {stage.key: [] if stage.kind == "reward" else parents[stage.key] for stage in plan.stages}
+    for key, agreed in (every | labels.axes_of(cells, direct)).items():
         own = dict(agreed)
         kept = [axis for axis in order if axis in own and (key in judged or axis in varying or axis in CONSTANT)]
         found[key] = {axis: own[axis] for axis in kept}
