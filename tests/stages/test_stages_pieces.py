@@ -20,6 +20,7 @@ from xling.judges import win_shares
 from xling.models.states import padded_batch
 from xling.optimizers import best_of_n, picker, picker_in_spec, soft_best_of_n
 from xling.planning.dag import SHUFFLES
+from xling.rewards.alignment import Learnt, added, nearness
 from xling.rewards.networks import distinct, reward_batch, reward_loss
 from xling.rewards.untrained import hashed_score
 from xling.stages.blocks import kept_arrays, kept_lines
@@ -208,6 +209,36 @@ def test_the_losses_are_those_of_the_paper() -> None:
     pair = reward_batch([(([1], [3]), ([1], [1]), 1.0), (([1], [2]), ([1], [4, 1]), 1.0)], padded)
     expected_pair = np.mean([np.log1p(np.exp(-2.0)), np.log1p(np.exp(3.0))])
     assert float(reward_loss(model, pair)) == pytest.approx(expected_pair)
+
+
+def test_parallel_texts_are_pulled_together_beside_the_loss() -> None:
+    """By hand: the cosine of (3, 4) is 0.96 with (4, 3), -0.96 with (-8, -6), and 1 with itself."""
+    states = {5: (3.0, 4.0), 6: (4.0, 3.0), 7: (-8.0, -6.0)}
+
+    class Net:
+        def rows(self, prompts: list[str], responses: list[str]) -> list[Any]:
+            return [([int(prompt)], [len(response)]) for prompt, response in zip(prompts, responses, strict=True)]
+
+        def collate(self, rows: list[Any]) -> Any:
+            return padded_batch(DECODER, rows, pad=0)
+
+        def state(self, input_ids: torch.Tensor, **_: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([states[int(ids[0])] for ids in input_ids])
+
+        def __call__(self, input_ids: torch.Tensor, **_: torch.Tensor) -> torch.Tensor:
+            return input_ids[:, 0].float()
+
+    net, texts = Net(), [(("5", ""), ("6", ""), ("7", "")), (("5", ""), ("6", ""), ("5", ""))]
+    rows = [(([3], [1]), None, 1.0), (([2], [1]), None, 0.0), (([1], [1]), None, 1.0)]
+    learnt: Learnt = (rows, lambda some: reward_batch(some, net.collate), reward_loss)
+    both, collate, loss = added(net, learnt, texts, 0.5, seed=0)
+    assert [row for row, _ in both] == rows and len({str(pair) for _, pair in both}) == 2  # each in its turn
+    batch = collate(list(both[:2]))
+    assert sorted(nearness(net, batch).tolist()) == pytest.approx([-0.04, 1.92])
+    plain = reward_loss(net, reward_batch(rows[:2], net.collate))
+    assert float(loss(net, batch)) == pytest.approx(
+        float(plain) + 0.5 * (np.log1p(np.exp(0.4)) + np.log1p(np.exp(-19.2))) / 2
+    )
 
 
 def test_a_causal_batch_has_its_loss_on_the_responses() -> None:

@@ -16,7 +16,7 @@ from xling.errors import DataError, StageError
 from xling.experiment import Experiment, experiment_from
 from xling.grid.stage import Context, Stage
 from xling.planning.dag import judge_stage
-from xling.rewards import networks
+from xling.rewards import Alignment, networks
 from xling.rewards.classifier import Settings as Classifier
 from xling.rewards.encoder import Settings as Encoder
 from xling.rewards.frozen_lm import Settings as FrozenLM
@@ -28,7 +28,9 @@ from xling.rewards.settings import RewardModel
 from xling.rewards.untrained import Settings as Untrained
 from xling.stages import blocks
 from xling.stages.features import all_features
+from xling.tasks.files import Settings as Files
 from xling.tasks.options import task_module
+from xling.translators.micro_exact import Settings as MicroExact
 
 pytestmark = [  # peft's own
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
@@ -100,15 +102,18 @@ def test_every_option_runs_from_reward_to_score(
     assert ("reward" in stage.parents) == (stage.label.startswith("score[en"))
 
 
+ALIGNED = Alignment(4.0, ("en", "tr"))
 CASES: dict[str, tuple[str, Any]] = {
     "mt5": ("mt5", lambda c: SameAsPolicy(training=BUDGET)),
-    "mt5, lora, pairwise": ("mt5", lambda c: SameAsPolicy(training=BUDGET, tuning="lora", objective="pairwise")),
+    "mt5, lora, pairwise, aligned": ("mt5", lambda c: SameAsPolicy(BUDGET, "lora", objective="pairwise",
+                                                                    alignment=ALIGNED)),
     "mt5, frozen base, mean": ("mt5", lambda c: SameAsPolicy(BUDGET, tuning="frozen", init="base", pooling="mean")),
     "mt5, likelihood": ("mt5", lambda c: Untrained("likelihood_gain_sft")),
     "mt5, frozen_lm": ("mt5", lambda c: FrozenLM("both")),
     "qwen3 for an mt5 policy": ("mt5", lambda c: SameAsPolicy(training=BUDGET, init=str(c["qwen3"]))),
-    "xlm_roberta, pairwise": ("micro", lambda c: Encoder(str(c["xlm_roberta"]), training=BUDGET, objective="pairwise",
-                                                         max_prompt_tokens=352, max_response_tokens=156)),
+    "xlm_roberta, pairwise, aligned": ("micro", lambda c: Encoder(str(c["xlm_roberta"]), training=BUDGET,
+                                       objective="pairwise", max_prompt_tokens=352, max_response_tokens=156,
+                                       alignment=ALIGNED)),
     "mdeberta, lora": ("micro", lambda c: Encoder(str(c["mdeberta"]), training=BUDGET, tuning="lora", pooling="mean")),
     "xlm_roberta, frozen, bfloat16": ("micro", lambda c: Encoder(str(c["xlm_roberta"]), None, "bfloat16", BUDGET,
                                       "frozen", max_prompt_tokens=352, max_response_tokens=156)),
@@ -143,6 +148,8 @@ def test_kinds_of_reward_models_of_two_pooled_sources(
             return
         assert report["examples"] + report["dropped_equal_pairs"] == 2 * 40
         assert report["cut_prompts"] == report["cut_responses"] == 0
+        if "aligned" in case:  # the documents of 40 demonstrations: de and en with each other, and with tr
+            assert report["parallel_texts"] == 40 * 4 and report["nearer"] > max(0.6, report["nearer_before"])
 
 
 def test_what_is_cut_is_counted_and_pairs_that_become_equal_are_dropped(runner: Runner, tiny_folder: Path) -> None:
@@ -178,11 +185,11 @@ def test_a_killed_stage_goes_on_where_it_was(
     assert len(set(made)) == len(made) == 3 + 2  # blocks of 12 prompts and of 12 ratings
 
 
-@pytest.mark.parametrize("kind", [SameAsPolicy, Implicit])
+@pytest.mark.parametrize("rm", [SameAsPolicy(training=BUDGET, alignment=ALIGNED), Implicit(training=BUDGET)])
 def test_a_killed_training_of_an_encoder_decoder_goes_on(
-    kind: Any, runner: Runner, checkpoints: dict[str, Path], tmp_path: Path
+    rm: RewardModel, runner: Runner, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
-    asked = experiment(checkpoints["mt5"], "de+en", rm=kind(training=BUDGET))
+    asked = experiment(checkpoints["mt5"], "de+en", rm=rm)
     stage = judge_stage(asked).parents["score"].parents["reward"]
     assert goes_on(runner, stage, tmp_path, lambda done: done == 5)[0] == 4
 
@@ -281,6 +288,43 @@ def test_a_folder_that_is_no_model_is_named_by_its_setting(no_model: Path, tmp_p
         assert f"rm_backbone.{setting}={tmp_path} is no folder of a model" in refusal(no_model, rm)
     sentence = refusal(no_model, LogRatio(str(tmp_path), "packaged"))
     assert f"rm_backbone.policy={tmp_path} is no folder of a model" in sentence
+
+
+def test_what_is_aligned_is_in_the_plan_and_nothing_where_its_weight_is_0(no_model: Path) -> None:
+    plain, none = SameAsPolicy(training=BUDGET), SameAsPolicy(training=BUDGET, alignment=Alignment(0.0, ("tr",)))
+    assert judge_stage(experiment(no_model, rm=plain)).key == judge_stage(experiment(no_model, rm=none)).key
+    aligned = SameAsPolicy(training=BUDGET, alignment=Alignment(0.5))
+    reward = judge_stage(experiment(no_model, rm=aligned)).parents["score"].parents["reward"]
+    assert reward.parents["parallel"].label == "parallel[de, en, es, ru, tr, vi]"
+    assert set(reward.parents["parallel"].spec) == {"task", "digest", "langs"}
+    other_ratings = changed(experiment(no_model, rm=aligned), "task", ratings=80, rating_error=0.5)
+    again = judge_stage(other_ratings).parents["score"].parents["reward"]
+    assert (
+        again.key != reward.key and again.parents["parallel"].key == reward.parents["parallel"].key
+    )  # reads no labels
+
+    def said(**settings: Any) -> str:
+        return refusal(no_model, SameAsPolicy(**{"training": BUDGET, "alignment": Alignment(0.5)} | settings))
+
+    assert "with rm_backbone.tuning=frozen they stay as they are" in said(tuning="frozen")
+    assert "no language to align source_lang=en to" in said(alignment=Alignment(1.0, ("en",)))
+    assert "langs names xx, and task=micro_summarization has de, en" in said(alignment=Alignment(1.0, ("xx",)))
+    translated = {"reward_data": "translated", "translator": MicroExact()}
+    refused(experiment(no_model, rm=aligned, **translated), r"with reward_data=translated all is learnt in the target")
+
+
+def test_documents_without_a_translation_are_not_aligned(no_model: Path, tmp_path: Path) -> None:
+    rows = [
+        {"id": f"{'own' if lang == 'tr' else 'shared'}{d}", "lang": lang, "prompt": f"{lang} {d}",
+         "chosen": "a", "rejected": "b"}
+        for lang in ("de", "en", "tr") for d in range(40)
+    ]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    task = Files(path=str(tmp_path / "rows.jsonl"), languages=("de", "en", "tr"), validation=0.2, test=0.2)
+    asked = experiment(
+        no_model, task=task, judge="target_rm", rm=SameAsPolicy(training=BUDGET, alignment=Alignment(1.0))
+    )
+    refused(asked, r"task=files has one id in en and in tr, .* type rm_backbone\.alignment\.langs=\[de\]")
 
 
 def test_published_models_have_no_source_and_cannot_judge(no_model: Path, checkpoints: dict[str, Path]) -> None:

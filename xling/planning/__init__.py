@@ -36,6 +36,7 @@ OWN = (
     Kind("sft", 3, _lazy("sft:run"), seconds=30, work=costs.sft, needs=memory.sft, shared=sharing.sft, **TRAINS),
     Kind("embed", 3, _lazy("features:run_embed"), seconds=10, **WHERE),
     Kind("features", 3, _lazy("features:run"), seconds=10, work=costs.features, needs=memory.reading, **WHERE),
+    Kind("parallel", 1, _lazy("reward:run_parallel"), seconds=4, **NOWHERE),
     Kind(
         "reward",
         4,

@@ -106,12 +106,14 @@ def reward(stage: Stage, tokens: Tokens) -> Work:
         return Work({}, {f"{what} read": rows})
     texts = 2 if "pairs" in (what, rm.get("ratings")) else 1  # that an example has
     once = texts * model.forward(prompt, response, head=own.generative)
-    flops = {"training": rows * own.passes * once, "reading": watched * once}
+    brought = own.parallel_texts * model.forward(prompt, 0)
+    flops = {"training": rows * own.passes * (once + brought), "reading": watched * once}
     if own.generative:
         there = sum(_rows(stage, what, split, stage.spec["langs"]) for split in LEARNT)
         flops["reading"] += there * (model.forward(prompt, 0) + sides * model.forward(0, response))
     models = 2 if own.generative else 1
-    return Work(flops, {f"{what} read": rows}, models * _stored(stage, head=own.generative))
+    units = {f"{what} read": rows} | ({"parallel texts read": own.parallel_texts * rows} if brought else {})
+    return Work(flops, units, models * _stored(stage, head=own.generative))
 
 
 @priced

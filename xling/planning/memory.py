@@ -393,9 +393,10 @@ def reward(stage: Stage, gpus: Gpus) -> Memory | None:
         return None
     (sizes, word), rm = model, spec["rm"]
     training, tuning, rank = rm["training"], rm["tuning"], (rm.get("lora") or {}).get("r", 0)
+    texts = 2 if spec["objective"] == "pairwise" or rm.get("ratings") == "pairs" else 1  # of an example
     task = Task(
         (Net(sizes, word, tuning, rank, trunk=not own.generative),), 0.0, training["batch_size"],
-        training["batch_size"], 2 if spec["objective"] == "pairwise" or rm.get("ratings") == "pairs" else 1,
+        training["batch_size"], texts + own.parallel_texts,
         *limits(rm, Tokens()), own.generative, word == 2, _drops(sizes, training),
         training["optimizer"], 0, 0.0, _how(stage),
     )  # fmt: skip

@@ -38,6 +38,7 @@ from xling.results.specs import (
     AlignSpec,
     BaseSpec,
     FeaturesSpec,
+    ParallelSpec,
     PoolSpec,
     RecordedSpec,
     RewardSpec,
@@ -57,6 +58,7 @@ from xling.rewards import (
     Model,
     Reader,
     RewardSettings,
+    alignment_of,
     budget_of,
     objective_of,
     reader_of,
@@ -427,6 +429,8 @@ def reward(
         spec = replace(spec, folds=task.folds, documents=task.documents, by_text=permuted)
     elif (init := start_of(task, langs, policy, training, rm, seed)) is not None:
         spec, parents["init"] = replace(spec, truncation_side=side_of(task, rm, langs)), init
+    if (aligned := alignment_of(rm)) is not None:
+        parents["parallel"] = parallel(task, langs, aligned.langs)
     for lang in langs if reader is not None else ():
         own = reader_of(rm, policy, side_of(task, rm, (lang,)))
         assert own is not None
@@ -437,6 +441,53 @@ def reward(
     if crossfitted and isinstance(reader, EncoderReader):
         spec = replace(spec, encoder=encoder_identity(reader.encoder))
     return make("reward", label_of("reward", langs) + mark(rm, half), spec, parents)
+
+
+@lru_cache(maxsize=4096)
+def parallel(task: Task, sources: tuple[str, ...], named: tuple[str, ...]) -> Stage:
+    """parallel[l, ...]: unlabelled documents of the sources and of other languages, `named` or all of the task.
+
+    ConfigError where a source has none in common with one of them.
+    """
+    module, setting = task_module(task), "rm_backbone.alignment"
+    there = tuple(module.languages(task))
+    others = tuple(lang for lang in named or there if lang not in sources or len(sources) > 1)
+    if unknown := [lang for lang in named if lang not in there]:
+        raise ConfigError(
+            f"{setting}.langs names {', '.join(unknown)}, and task={name_of(task)} has {', '.join(there)}. Type some "
+            f"of these, or {setting}.langs=[] for all."
+        )
+    if not others:
+        raise ConfigError(
+            f"{setting} has no language to align source_lang={pooled(sources)} to. Name others: "
+            f"{setting}.langs=[{','.join(lang for lang in there if lang not in sources)}]."
+        )
+    if "demonstrations" not in offers(task):
+        raise ConfigError(
+            f"{setting} reads the documents of training demonstrations in several languages, and task={name_of(task)} "
+            f"has no demonstrations. Type {setting}.weight=0."
+        )
+    _check_parallel(task, sources, others)
+    langs = tuple(sorted({*sources, *others}))
+    spec = ParallelSpec(**data_of(task, langs, "demonstrations"), langs=langs)
+    return make("parallel", label_of("parallel", *((lang,) for lang in langs)), spec, {})
+
+
+def _check_parallel(task: Task, sources: tuple[str, ...], others: tuple[str, ...]) -> None:
+    """ConfigError where no document of a source has a translation; generated data has all in all languages."""
+    module = task_module(task)
+    if module.digest(task):
+        return
+    ids = {lang: {row.prompt.id for row in module.demonstrations(task, lang, "train")} for lang in {*sources, *others}}
+    for source in sources:
+        alone = [lang for lang in others if lang != source and not ids[source] & ids[lang]]
+        kept = [lang for lang in others if lang != source and lang not in alone]
+        if alone:
+            raise ConfigError(
+                f"rm_backbone.alignment: no document of task={name_of(task)} has one id in {source} and in "
+                f"{', '.join(alone)}, so that there are no parallel texts. Give translations of a document its id, or "
+                f"type rm_backbone.alignment.{f'langs=[{pooled(kept)}]'.replace('+', ',') if kept else 'weight=0'}."
+            )
 
 
 def start_of(

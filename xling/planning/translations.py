@@ -34,7 +34,7 @@ from xling.planning.specs import (
 )
 from xling.results.specs import DataSpec, FeaturesSpec, RewardSpec
 from xling.results.translations import DATA, What
-from xling.rewards import Reader, RewardSettings, has_source, objective_of, reader_of
+from xling.rewards import Reader, RewardSettings, alignment_of, has_source, objective_of, reader_of
 from xling.tasks.options import Task, speakers
 from xling.tasks.records import Half, HasTemplate, Use
 from xling.tasks.render import bare, read_by
@@ -271,6 +271,12 @@ def check_translation(experiment: "Experiment", recorded: bool) -> None:
         raise ConfigError(
             f"{setting} needs a translator. Type translator=nllb_600m (or nllb_3_3b, madlad_3b), translator=recorded "
             "translator.path=FILE for translations made elsewhere, or in the embedded world translator=micro_exact."
+        )
+    if feedback and (aligned := alignment_of(experiment.rm_backbone)) is not None:
+        raise ConfigError(
+            f"rm_backbone.alignment.weight={aligned.weight:g} ties what is learnt in the source to others, and "
+            "with reward_data=translated all is learnt in the target. Type rm_backbone.alignment.weight=0, or "
+            "reward_data=organic."
         )
     _check_languages(experiment, setting)
     if lang := (experiment.task if demonstrations else experiment.feedback_task).document_lang:

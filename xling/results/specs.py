@@ -141,6 +141,12 @@ class FeaturesSpec(DataSpec, frozen=True, kw_only=True):
     recorded: bool = False  # what recorded systems said
 
 
+class ParallelSpec(DataSpec, frozen=True, kw_only=True):
+    """parallel: documents that languages have in common, by their ids."""
+
+    langs: tuple[str, ...]
+
+
 class RewardSpec(DataSpec, frozen=True, kw_only=True):
     """reward: a reward model, besides the model that it starts from."""
 

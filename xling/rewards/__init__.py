@@ -7,10 +7,10 @@ are called while planning, and import no torch.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from xling.config.common import Objective, Training
 from xling.config.policies import LanguageModel, Policy
@@ -43,6 +43,24 @@ class RewardSettings(Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     def compares(self) -> bool:
         """Whether it scores a response beside the other samples of its prompt, and not by itself."""
         return False
+
+
+class Alignment(Struct, frozen=True, forbid_unknown_fields=True):
+    """Unlabelled parallel texts pulled together while a reward model is trained (xling/rewards/alignment.py)."""
+
+    weight: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0  # of the term beside the loss; 0: none are read
+    langs: tuple[str, ...] = ()  # whose texts, beside the source's; (): all languages of the task
+
+
+class AlignedSettings(RewardSettings, frozen=True, kw_only=True):
+    """Base of the settings of networks with a state that their head reads."""
+
+    # UNSET stands in no spec, so that keys have it only where it changes something
+    alignment: Alignment | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if self.alignment is not UNSET and not self.alignment.weight:
+            msgspec.structs.force_setattr(self, "alignment", UNSET)
 
 
 # --- while planning -----------------------------------------------------------------------------------------
@@ -112,9 +130,13 @@ class Budget(NamedTuple):
     training: Training
     passes: int
     generative: bool = False  # reads log-probabilities of tokens, beside those under a reference that learns nothing
+    parallel_texts: int = 0  # that an example brings besides, of a prompt's length
 
 
 # --- in stages ----------------------------------------------------------------------------------------------
+
+Text = tuple[str, str]  # a prompt and a response
+Parallel = tuple[Text, Text, Text]  # in a source language, its translation, and another text of that language
 
 
 @dataclass(frozen=True)
@@ -124,6 +146,7 @@ class Feedback:
     items(split, permutation): Pairs or Ratings of all sources; with a permutation their labels are dealt out anew.
     features(): blocks (rows, columns) of what the frozen reader saw of the training items' responses, in their order;
     a pair has two rows, the chosen one first.
+    parallel(): unlabelled parallel texts, where the settings ask for alignment.
     """
 
     seed: int
@@ -131,6 +154,7 @@ class Feedback:
     truncation_side: str  # of too long a prompt
     items: Callable[[Split, int], list[Any]]
     features: Callable[[], list[Array]]
+    parallel: Callable[[], list[Parallel]] = list
 
 
 Scores = Callable[[Sequence[Prompt], Sequence[Sequence[str]]], list[list[float]]]
@@ -274,6 +298,11 @@ def encoder_of(rm: RewardSettings) -> str:
     """The sentence encoder that a reward model reads texts with; empty if it reads with none."""
     reader = reader_of(rm)
     return reader.encoder if isinstance(reader, EncoderReader) else ""
+
+
+def alignment_of(rm: object) -> Alignment | None:
+    """How parallel texts are pulled together while it is trained; None: they are not."""
+    return getattr(rm, "alignment", None) or None
 
 
 def budget_of(rm: RewardSettings) -> Budget | None:

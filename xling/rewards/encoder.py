@@ -7,10 +7,10 @@ from xling.config.common import Dtype, Limit, NonNegative, Objective, Side, Trai
 from xling.config.policies import LanguageModel, Lora, Policy
 from xling.grid.stage import Context
 from xling.models.checkpoints import SEPARATORS, check_checkpoint, check_encoder_config
-from xling.rewards import Base, Choices, Feedback, RewardSettings, same_as_policy
+from xling.rewards import AlignedSettings, Base, Choices, Feedback, same_as_policy
 
 
-class Settings(RewardSettings, frozen=True, tag="encoder"):
+class Settings(AlignedSettings, frozen=True, tag="encoder"):
     """Starts from a checkpoint of its own."""
 
     checkpoint: str  # a local folder or a hub id

@@ -60,7 +60,7 @@ from xling.models.text import (
 )
 from xling.models.training import adapted, check_gpu, computing_in, core, merged, whole_in, write_curve
 from xling.models.training import fit as descend
-from xling.rewards import Feedback
+from xling.rewards import Feedback, alignment, alignment_of
 from xling.tasks.records import GOOD, Pair, Rating
 
 Row = tuple[Any, Any, float]  # the response as the net reads it, the rejected one (None: there is none), the label
@@ -130,9 +130,15 @@ class RewardNet(HeadedNet):
         self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, decoder_input_ids: Tensor | None = None
     ) -> Tensor:
         """(B,) rewards of what `padded_batch` makes of prompts and responses."""
+        return self.value(self.state(input_ids, attention_mask, response_mask, decoder_input_ids))
+
+    def state(
+        self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, decoder_input_ids: Tensor | None = None
+    ) -> Tensor:
+        """(B, D) float32 of the same: what the head reads."""
         read = {} if decoder_input_ids is None else {"decoder_input_ids": decoder_input_ids}
         hidden = self.trunk(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **read)[0]
-        return self.value(pool(hidden, response_mask, self.pooling))
+        return pool(hidden, response_mask, self.pooling)
 
     def value(self, pooled: Tensor) -> Tensor:
         """(B, D) -> (B,)."""
@@ -261,10 +267,13 @@ class PairNet(HeadedNet):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """(B, L) right-padded pairs -> (B,) rewards."""
+        return self.head(self.state(input_ids, attention_mask, token_type_ids))[:, 0]  # type: ignore[no-any-return]
+
+    def state(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """(B, D) float32: what the head reads."""
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         hidden = self.trunk(input_ids=input_ids, attention_mask=attention_mask, **types)[0]
-        pooled = hidden[:, 0].float() if self.pooling == "first" else pool(hidden, attention_mask.bool(), "mean")
-        return self.head(pooled)[:, 0]  # type: ignore[no-any-return]
+        return hidden[:, 0].float() if self.pooling == "first" else pool(hidden, attention_mask.bool(), "mean")
 
     def rooms(self) -> tuple[int, int]:
         return self.limits.prompt, self.limits.response
@@ -327,6 +336,12 @@ def train(context: Context, rm: Any, feedback: Feedback, kind: type[Net]) -> Non
     def collate(rows: list[Row]) -> Batch:
         return reward_batch(rows, net.collate)
 
+    learnt: alignment.Learnt = (train, collate, reward_loss)
+    watched, texts = dict[str, float](), feedback.parallel()
+    if (aligned := alignment_of(rm)) is not None:
+        watched = {"parallel_texts": len(texts), "nearer_before": alignment.nearer(net, texts)}
+        learnt = alignment.added(net, learnt, texts, aligned.weight, feedback.seed)
+
     @torch.no_grad()  # weights that are shared out are gathered meanwhile, and trained with afterwards
     def metric(model: Any) -> float:
         blocks = [held_out[start : start + 64] for start in range(0, len(held_out), 64)]
@@ -335,9 +350,7 @@ def train(context: Context, rm: Any, feedback: Feedback, kind: type[Net]) -> Non
 
     net, curve = descend(
         net,
-        train,
-        collate,
-        reward_loss,
+        *learnt,
         metric,
         False,
         rm.training,
@@ -361,7 +374,9 @@ def train(context: Context, rm: Any, feedback: Feedback, kind: type[Net]) -> Non
     check_stored(context, net, feedback.items("validation", 0)[:8])
     prompts = [item.prompt.reward_text for item in examples]
     cut = count_cut(net.tokenizer, prompts, [text for item in examples for text in responses_of(item)], net.rooms())
-    report = {"examples": len(train), "dropped_equal_pairs": dropped, "validation_loss": metric(net), **cut}
+    if watched:
+        watched["nearer"] = alignment.nearer(net, texts)
+    report = {"examples": len(train), "dropped_equal_pairs": dropped, "validation_loss": metric(net), **cut, **watched}
     write_json(context.out / "training.json", report)
 
 
@@ -476,8 +491,13 @@ def on_device(model: Any, batch: Batch) -> Batch:
 
 def reward_loss(model: Any, batch: Batch) -> Tensor:
     """Binary cross-entropy on the logit, or Bradley-Terry where the batch has rejected responses; in nats."""
-    rejected = {name.removeprefix("rejected_"): value for name, value in batch.items() if name.startswith("rejected_")}
+    rejected = _side(batch, "rejected_")
     rewards = model(**{name: batch[name] for name in batch if name != "labels" and not name.startswith("rejected_")})
     if rejected:
         return -logsigmoid(rewards - model(**rejected)).mean()
     return binary_cross_entropy_with_logits(rewards, batch["labels"].to(rewards.dtype))
+
+
+def _side(batch: Batch, side: str) -> Batch:
+    """What of a batch has names that begin so, without that."""
+    return {name.removeprefix(side): value for name, value in batch.items() if name.startswith(side)}

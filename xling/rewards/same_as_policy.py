@@ -9,21 +9,22 @@ from xling.grid.stage import Context
 from xling.models.checkpoints import check_checkpoint, check_lengths, check_policy, check_table
 from xling.models.weights import Use
 from xling.rewards import (
+    AlignedSettings,
     Base,
     Budget,
     Choices,
     Feedback,
     Model,
     Request,
-    RewardSettings,
     Scorer,
+    alignment_of,
     text_scorer,
 )
 from xling.tasks.options import offers
 from xling.tasks.records import TaskSettings
 
 
-class Settings(RewardSettings, frozen=True, tag="same_as_policy"):
+class Settings(AlignedSettings, frozen=True, tag="same_as_policy"):
     """Starts from the source's SFT policy, from the base, or from a checkpoint of its own."""
 
     training: Training = Training()
@@ -86,10 +87,17 @@ def check(rm: OfPolicy, choices: Choices, use: Use = "reward") -> None:
 
 
 def check_training(rm: Network, policy: Policy, dtype: tuple[str, str]) -> None:
-    """ConfigError for micro-batches that cannot be made, or a tuning or optimizer that cannot be.
+    """ConfigError for micro-batches that cannot be made, a tuning or optimizer that cannot be, or nothing to align.
 
     dtype: the setting of the model's, with its value.
     """
+    if (aligned := alignment_of(rm)) is not None and (rm.tuning == "frozen" or not rm.training.steps):
+        wrong = "training.steps=0" if rm.tuning != "frozen" else "tuning=frozen"
+        raise ConfigError(
+            f"rm_backbone.alignment.weight={aligned.weight:g} pulls states together, and with "
+            f"rm_backbone.{wrong} they stay as they are. Type rm_backbone.tuning=full with steps, or "
+            "rm_backbone.alignment.weight=0."
+        )
     micro, batch = rm.training.micro_batch_size, rm.training.batch_size
     if rm.training.steps and micro is not None and batch % micro:
         raise ConfigError(
@@ -111,8 +119,8 @@ def _check_demonstrations(learned: TaskSettings) -> None:
 
 
 def budget(rm: Network) -> Budget:
-    """Three forward passes an example, or one where the trunk is frozen."""
-    return Budget(rm.training, 1 if rm.tuning == "frozen" else 3)
+    """Three forward passes an example, or one where the trunk is frozen; and three of each parallel text."""
+    return Budget(rm.training, 1 if rm.tuning == "frozen" else 3, parallel_texts=0 if alignment_of(rm) is None else 3)
 
 
 def start(rm: OfPolicy, policy: LanguageModel) -> Model:

@@ -1,4 +1,7 @@
-"""reward[s]: train a reward model on the source's feedback, by the `fit` of its module (xling/rewards)."""
+"""reward[s]: train a reward model on the source's feedback, by the `fit` of its module (xling/rewards).
+
+And parallel[l, ...]: the documents of several languages that some of them align.
+"""
 
 from functools import partial
 from typing import Any
@@ -8,10 +11,11 @@ import numpy as np
 
 from xling.errors import StageError
 from xling.grid.stage import Context
+from xling.jsonfiles import read_json, write_json
 from xling.models.ridge import Array, half_of
-from xling.results.specs import RewardSpec
+from xling.results.specs import ParallelSpec, RewardSpec
 from xling.results.translations import given
-from xling.rewards import REWARDS, Feedback
+from xling.rewards import REWARDS, Feedback, Parallel
 from xling.rewards.heads import Fitting, train_heads
 from xling.stages.features import all_features
 from xling.tasks.options import task_module
@@ -26,12 +30,19 @@ def run(context: Context) -> None:
     fit = REWARDS.of(spec.rm).fit
     if fit is None:
         raise StageError(f"rm_backbone={spec.rm.name} is not trained.")
-    items = partial(feedback, context, spec)
-    return fit(
-        context,
-        spec.rm,
-        Feedback(spec.seed, spec.objective, spec.truncation_side or "right", items, partial(_features, context, spec)),
-    )
+    items, features = partial(feedback, context, spec), partial(_features, context, spec)
+    side, parallel = spec.truncation_side or "right", partial(_parallel, context, spec)
+    return fit(context, spec.rm, Feedback(spec.seed, spec.objective, side, items, features, parallel))
+
+
+def run_parallel(context: Context) -> None:
+    """parallel[l, ...]: writes parallel.json: id -> language -> document, as reward models read it; no response."""
+    spec = msgspec.convert(context.spec, ParallelSpec)
+    found = dict[str, dict[str, str]]()
+    for lang in spec.langs:
+        for row in task_module(spec.task).demonstrations(spec.task, lang, "train"):
+            found.setdefault(row.prompt.id, {})[lang] = row.prompt.reward_text
+    write_json(context.out / "parallel.json", {name: texts for name, texts in found.items() if len(texts) > 1})
 
 
 # --- feedback ---------------------------------------------------------------------------------------------
@@ -96,6 +107,22 @@ def _features(context: Context, spec: RewardSpec) -> list[Array]:
     blocks = all_features(context.parents[f"features_{lang}"] / "feedback" for lang in spec.langs)
     learnt = [learns_from(spec, item) for item in all_feedback(context, spec, "train", 0)]
     return [block[np.repeat(learnt, len(block) // len(learnt))] for block in blocks]  # pairs have two rows each
+
+
+def _parallel(context: Context, spec: RewardSpec) -> list[Parallel]:
+    """Each document of a source with every translation of it and another document of that language; no responses.
+
+    The other is the one before, by id. Nothing where nothing is aligned.
+    """
+    if "parallel" not in context.parents:
+        return []
+    texts = read_json(context.parents["parallel"] / "parallel.json").values()
+    found = list[Parallel]()
+    for source in spec.langs:
+        for lang in sorted({lang for own in texts for lang in own} - {source}):
+            both = [((own[source], ""), (own[lang], "")) for own in texts if {source, lang} <= own.keys()]
+            found += [(here, there, both[number - 1][1]) for number, (here, there) in enumerate(both)]
+    return found
 
 
 def _heads(context: Context, spec: RewardSpec) -> None:
