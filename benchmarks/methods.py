@@ -49,6 +49,7 @@ PARTS = {  # a grid each; `also` has the plain method too
     "apart": (f"source_lang={OTHERS}", "ensemble.sources=apart", "ensemble.combine=mean,min"),
     "pooled": (f"source_lang={OTHERS}",),
     "seeds": ("ensemble.seeds=2", "ensemble.combine=mean,min"),
+    "aligned": ("rm_backbone.alignment.weight=0.1,1",),
     "plain": (),
     "pairs": ("task.feedback=pairwise",),
     "references": (),
@@ -57,6 +58,7 @@ WORDS = {  # for those whose settings do not say it
     "apart": "the other sources, each a reward model",
     "pooled": "the other sources, pooled in one reward model",
     "seeds": "two seeds",
+    "aligned": "parallel documents pulled together",
     "pairs": "learnt from pairs",
     "references": "alone:",
 }
@@ -131,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where = [f"root='{given.root.absolute()}'", "tracking.mode=off", f"hydra.launcher.workers={given.workers}"]
     failed, store, half = 0, Store(given.root), "all" if given.whole else "second"
     for row in given.rows:
-        usual = OF_PEOPLE if row == "multi_summeval" else [p for p in PARTS if p not in ("plain", "pairs")]
+        usual = OF_PEOPLE if row == "multi_summeval" else [p for p in PARTS if p not in ("plain", "pairs", "aligned")]
         path = (
             [f"task.path='{(given.data / row).absolute()}.jsonl.gz'"] if given.data and row == "multi_summeval" else []
         )
@@ -184,7 +186,7 @@ def label(axes: Mapping[str, str]) -> str:
     if axes["source_lang"] == NO_SOURCE:
         return axes["rm_backbone"]
     settings = {axis.removeprefix("rm_backbone."): value for axis, value in axes.items()}
-    told = [f"{name}={value}" for name, value in settings.items() if name.startswith("ensemble.")]
+    told = [f"{name}={value}" for name, value in settings.items() if name.startswith(("ensemble.", "alignment."))]
     if axes["optimizer"] != "best_of_n":
         told += [axes["optimizer"], *(f"{n}={v}" for n, v in settings.items() if n.startswith("optimizer."))]
     return "" if "ensemble.also=[]" in told else " ".join(told)

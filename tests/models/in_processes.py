@@ -27,7 +27,8 @@ from xling.config.policies import Lora
 from xling.grid.stage import Interrupted, PartDone
 from xling.models import parallel, states
 from xling.models.training import adapted, core, fit
-from xling.rewards.networks import ImplicitNet, reward_batch, reward_loss
+from xling.rewards import alignment
+from xling.rewards.networks import ImplicitNet, RewardNet, reward_batch, reward_loss
 from xling.stages.sft import causal_loss, labelled_batch, seq2seq_loss
 
 WORDS = 501  # odd: shares of the embeddings are unequal
@@ -77,15 +78,33 @@ def low_rank() -> Any:
     return adapted(decoder(), "lora", Lora(r=4), "CAUSAL_LM")
 
 
-class OfIds(ImplicitNet):
-    """Reads token ids in place of texts."""
+class ReadsIds:
+    """In place of texts."""
 
     def _ids(self, prompts: Any, responses: Any) -> Any:
         return list(prompts), [list(row) for row in responses]
 
 
+class OfIds(ReadsIds, ImplicitNet):
+    """A log-ratio."""
+
+
+class HeadOfIds(ReadsIds, RewardNet):
+    """A scalar head."""
+
+
 def log_ratio() -> Any:
     return OfIds(decoder(), SimpleNamespace(pad_token_id=0), "sum", beta=0.5)
+
+
+def scalar() -> Any:
+    return HeadOfIds(decoder().model, SimpleNamespace(pad_token_id=0), "last")
+
+
+def aligned(net: Any) -> Any:
+    """Pairs, each with three texts of which the second is to be nearer to the first than the third is."""
+    texts = list(zip(rows(), rows()[1:], rows()[2:], strict=False))
+    return alignment.added(net, (pairs(net), lambda some: reward_batch(some, net.collate), reward_loss), texts, 0.5, 0)
 
 
 def pairs(net: Any) -> list[Any]:
@@ -106,6 +125,7 @@ MODELS: dict[str, tuple[Callable[[], Any], Any]] = {
     "with pictures": (with_pictures, causal),
     "adapters": (low_rank, causal),
     "log-ratio": (log_ratio, reward_loss),
+    "aligned": (scalar, None),
 }
 CASES = [
     *(
@@ -117,6 +137,7 @@ CASES = [
     *(("with pictures", "adamw", how, 2) for how in ("ddp", "fsdp")),
     ("adapters", "adamw", "fsdp", None),
     ("log-ratio", "adamw", "fsdp", 2),
+    ("aligned", "adamw", "fsdp", 2),
 ]
 
 
@@ -132,7 +153,7 @@ def train(case: tuple[str, str, str, int | None], scratch: Path, stop: int | Non
     gather, how = ("layers", "fsdp") if how == "layers" else ("whole", how)
     begun = build()
     together = whole_beside_blocks(begun)
-    data = pairs(begun) if kind == "log-ratio" else rows()
+    data: Any = pairs(begun) if kind == "log-ratio" else rows()
     said: list[list[int]] = []
     seen: list[int] = []
 
@@ -146,6 +167,8 @@ def train(case: tuple[str, str, str, int | None], scratch: Path, stop: int | Non
     def collate(rows: list[Any]) -> dict[str, Tensor]:
         return reward_batch(rows, begun.collate) if kind == "log-ratio" else labelled_batch(begun.config, rows, 0)
 
+    if kind == "aligned":
+        data, collate, loss = aligned(begun)
     budget = Training(steps=STEPS, batch_size=8, learning_rate=3e-3, eval_every=3, warmup_steps=2, optimizer=optimizer,  # type: ignore[arg-type]
                       micro_batch_size=micro, weight_decay=0.1)  # fmt: skip
     try:
@@ -172,7 +195,7 @@ def whole_beside_blocks(model: Any) -> set[str]:
 
     def note(*_: Any) -> None:
         if torch.is_grad_enabled():
-            found.update(name for name, part in tables.items() if not isinstance(part.weight, DTensor))
+            found.update(name for name, part in tables.items() if part and not isinstance(part.weight, DTensor))
 
     parallel.blocks(model)[-1].register_forward_hook(note)
     return found

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from small_grid import BUDGET, M, N, Runner, array, changed, contents, experiment, goes_on, read, refused
+from small_grid import BUDGET, M, N, Runner, array, changed, contents, experiment, goes_on, labelled, read, refused
 
 from xling.compose.composer import Composer
 from xling.errors import DataError, StageError
@@ -320,11 +320,12 @@ def test_documents_without_a_translation_are_not_aligned(no_model: Path, tmp_pat
         for lang in ("de", "en", "tr") for d in range(40)
     ]  # fmt: skip
     (tmp_path / "rows.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-    task = Files(path=str(tmp_path / "rows.jsonl"), languages=("de", "en", "tr"), validation=0.2, test=0.2)
-    asked = experiment(
-        no_model, task=task, judge="target_rm", rm=SameAsPolicy(training=BUDGET, alignment=Alignment(1.0))
-    )
-    refused(asked, r"task=files has one id in en and in tr, .* type rm_backbone\.alignment\.langs=\[de\]")
+    langs, rm = ("de", "en", "tr"), SameAsPolicy(training=BUDGET, alignment=Alignment(1.0))
+    task = Files(str(tmp_path / "rows.jsonl"), langs, feedback="pairwise", validation=0.2, test=0.2)
+    asked = experiment(no_model, task=task, judge="target_rm", rm=rm)
+    refused(asked, r"task=files have one id in en and in tr, .* type rm_backbone\.alignment\.langs=\[de\]")
+    kept = changed(asked, "rm_backbone", alignment=Alignment(1.0, ("de",)))
+    assert labelled(judge_stage(kept), "parallel[de, en]").spec["langs"] == ("de", "en")
 
 
 def test_published_models_have_no_source_and_cannot_judge(no_model: Path, checkpoints: dict[str, Path]) -> None:

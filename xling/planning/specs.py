@@ -474,19 +474,19 @@ def parallel(task: Task, sources: tuple[str, ...], named: tuple[str, ...]) -> St
 
 
 def _check_parallel(task: Task, sources: tuple[str, ...], others: tuple[str, ...]) -> None:
-    """ConfigError where no document of a source has a translation; generated data has all in all languages."""
+    """ConfigError where no two documents of a source have translations; generated data has all in all languages."""
     module = task_module(task)
     if module.digest(task):
         return
     ids = {lang: {row.prompt.id for row in module.demonstrations(task, lang, "train")} for lang in {*sources, *others}}
     for source in sources:
-        alone = [lang for lang in others if lang != source and not ids[source] & ids[lang]]
-        kept = [lang for lang in others if lang != source and lang not in alone]
-        if alone:
+        shared = {lang: len(ids[source] & ids[lang]) > 1 for lang in others if lang != source}
+        if alone := ", ".join(lang for lang, enough in shared.items() if not enough):
+            kept = ",".join(lang for lang, enough in shared.items() if enough)
             raise ConfigError(
-                f"rm_backbone.alignment: no document of task={name_of(task)} has one id in {source} and in "
-                f"{', '.join(alone)}, so that there are no parallel texts. Give translations of a document its id, or "
-                f"type rm_backbone.alignment.{f'langs=[{pooled(kept)}]'.replace('+', ',') if kept else 'weight=0'}."
+                f"rm_backbone.alignment: no two documents of task={name_of(task)} have one id in {source} and in "
+                f"{alone}, so that there are no parallel texts. Give translations of a document its id, or type "
+                f"rm_backbone.alignment.{f'langs=[{kept}]' if kept else 'weight=0'}."
             )
 
 
