@@ -377,11 +377,7 @@ def parser() -> argparse.ArgumentParser:
     _add_figures(add(figures))
     _add_analyse(add(analyse))
     _add_choose(add(choose))
-    both = add(compare, grid=False)
-    both.add_argument("grid", metavar="GRID", help="a grid, or some of its panels: NAME:judge=llm,optimizer=ppo")
-    both.add_argument("other", metavar="OTHER", help="another one, `paper`, or paper:TABLE")
-    both.add_argument("--json", action="store_true", help="for machines")
-    both.add_argument("--out", metavar="FOLDER", help="write compare.md, compare.json and tables there")
+    _add_compare(add(compare, grid=False))
     _add_wandb(add(wandb))
     looked = add(data, grid=False)
     looked.add_argument("what", choices=["check"], help="check: load all languages and count")
@@ -453,6 +449,13 @@ def _add_figures(drawn: argparse.ArgumentParser) -> None:
     drawn.add_argument("--only", default="", metavar="NAMES", help="heatmap, accuracy, best_of_k, learning, frontier, "
                        "ranks, forest, judges, accuracy_win, kl_win, tables (default: all)")  # fmt: skip
     drawn.add_argument("--names", default="code", help="languages by code, english or native name (default: code)")
+
+
+def _add_compare(both: argparse.ArgumentParser) -> None:
+    both.add_argument("grid", metavar="GRID", help="a grid, or some of its panels: NAME:judge=llm,optimizer=ppo")
+    both.add_argument("other", metavar="OTHER", help="another one, `paper`, or paper:TABLE")
+    both.add_argument("--json", action="store_true", help="for machines")
+    both.add_argument("--out", metavar="FOLDER", help="write compare.md, compare.json and tables there")
 
 
 def _add_wandb(saved: argparse.ArgumentParser) -> None:
