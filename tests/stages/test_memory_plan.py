@@ -105,9 +105,14 @@ def test_shares_of_what_is_sharded() -> None:
 
 
 def test_weights_are_sampled_layer_by_layer_where_they_leave_no_room() -> None:
-    """On 80 GiB, of which a quarter is for keys and values: 33 GB of weights and of the reference's are too much."""
+    """On 80 GiB, of which a quarter is for keys and values: 33 GB of weights and as many of another model are too much.
+
+    Of the reference, or of a reward model, which is whole in every process or could be shared out.
+    """
     held = task(QWEN, anchor=4.0 * QWEN.weights)
     cases = (held, 4), (task(QWEN), 8), (task(SMALL), 4), (held._replace(gather="whole"), 4)
+    for rewarded in (task(QWEN, scorer=4.0 * QWEN.weights), task(QWEN, others=4.0 * QWEN.weights)):
+        assert memory._spread(rewarded, Way(4), Gpus(4, 80)).layers
     ways = [memory._spread(one, Way(gpus), Gpus(gpus, 80)) for one, gpus in cases]
     assert [(way.sharded, way.layers) for way in ways] == [(True, True), (True, False), (False, False), (True, False)]
     assert memory._spread(task(SMALL, gather="layers", how="fsdp"), Way(2), Gpus(2, 80)).layers

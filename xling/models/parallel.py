@@ -124,7 +124,7 @@ def chosen(how: str, model: nn.Module, optimizer: str, beside: int = 0, gather: 
     whole, layers, or of `auto` layers if all weights take too much of a GPU beside that for sampling to fit. The same
     in all processes, whose GPUs may differ in size. Weights in 4 bits cannot be shared out, nor what optimizers that
     take less memory hold of them.
-    beside: models of that size that are trained whole besides; held: bytes of what it is held to.
+    beside: models of that size that are trained whole besides; held: bytes of what it is held to and rewarded by.
     """
     weights = list(model.parameters())
     device = weights[0].device

@@ -324,7 +324,7 @@ def _spread(task: Task, way: Way, gpus: Gpus) -> Way:
     gpu = (gpus.gib or USUAL) * 2**30
     large = _trained(task, way._replace(sharded=False)) > SHARED_OUT * gpu
     sharded = way.gpus > 1 and (task.how == "fsdp" or way.sharded or (task.how == "auto" and large))
-    whole = task.nets[0].weights(task.optimizer) + task.anchor
+    whole = task.nets[0].weights(task.optimizer) + task.anchor + task.others + task.scorer
     tight = _trained(task, way._replace(sharded=True)) + whole > (1 - ACCELERATOR_ROOM) * gpu
     layers = sharded and (task.gather == "layers" or (task.gather == "auto" and tight))
     return way._replace(sharded=sharded, layers=layers)

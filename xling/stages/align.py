@@ -150,6 +150,8 @@ def _models(context: Context, spec: AlignSpec, settings: PolicyTraining) -> tupl
     trl = by_trl(settings, encoder_decoder)  # accelerate spreads it then
     word = DTYPES[spec.precision or "float32"].itemsize if spec.lora is None else 0  # of the reference's weights
     held, gather = word * sum(weight.numel() for weight in policy.parameters()), spec.where.get("gather", "auto")
+    if "reward" in context.parents:  # which each process has whole, unless weights are gathered layer by layer
+        held += sum(path.stat().st_size for path in context.parents["reward"].rglob("*.safetensors"))
     values = held_by(settings).values
     how = "ddp" if trl else parallel.chosen(asked, policy, settings.optimizer, values, gather, held)
     spread = whole if trl else parallel.spread(whole, how)
