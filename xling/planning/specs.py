@@ -469,8 +469,8 @@ def parallel(task: Task, sources: tuple[str, ...], named: tuple[str, ...]) -> St
         )
     _check_parallel(task, sources, others)
     langs = tuple(sorted({*sources, *others}))
-    spec = ParallelSpec(**data_of(task, langs, "demonstrations"), langs=langs)
-    return make("parallel", label_of("parallel", *((lang,) for lang in langs)), spec, {})
+    spec = msgspec.to_builtins(ParallelSpec(**data_of(task, langs, "demonstrations"), langs=langs))
+    return make("parallel", label_of("parallel", *((lang,) for lang in langs)), by_turns(spec), {})
 
 
 def _check_parallel(task: Task, sources: tuple[str, ...], others: tuple[str, ...]) -> None:

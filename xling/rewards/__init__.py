@@ -58,6 +58,11 @@ class AlignedSettings(RewardSettings, frozen=True, kw_only=True):
     # UNSET stands in no spec, so that keys have it only where it changes something
     alignment: Alignment | UnsetType = UNSET
 
+    @property
+    def plain(self) -> RewardSettings:
+        """And aligned to nothing: a judge learns in the language that it judges."""
+        return msgspec.structs.replace(super().plain, alignment=UNSET)
+
     def __post_init__(self) -> None:
         if self.alignment is not UNSET and not self.alignment.weight:
             msgspec.structs.force_setattr(self, "alignment", UNSET)

@@ -27,7 +27,7 @@ Learnt = tuple[Sequence[Any], Callable[[list[Any]], Batch], Callable[[Any, Batch
 
 SIDES = ("here_", "there_", "other_")  # what names of a batch begin with: the source's text, its translation, another
 TEMPERATURE = 0.1
-PROBE = 64  # parallel texts that are watched
+PROBE, AT_ONCE = 64, 8  # parallel texts that are watched, so many at once
 
 
 def added(net: Any, learnt: Learnt, texts: Sequence[Parallel], weight: float, seed: int) -> Learnt:
@@ -68,9 +68,9 @@ def nearness(model: Any, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def nearer(net: Any, texts: Sequence[Parallel]) -> float:
-    """Share of the first PROBE texts nearer to the translation's than to the other's; chance is half."""
+    """Share of the first PROBE texts that are nearer to their translation than to the other text; chance is half."""
     net.eval()
-    device = next(net.parameters()).device
-    batch = batch_of(net, as_read(net, texts[:PROBE]))
-    found = nearness(net, {name: value.to(device) for name, value in batch.items()})
-    return float((found > 0).float().mean())
+    device, read = next(net.parameters()).device, as_read(net, texts[:PROBE])
+    batches = [batch_of(net, read[start : start + AT_ONCE]) for start in range(0, len(read), AT_ONCE)]
+    found = [nearness(net, {name: value.to(device) for name, value in batch.items()}) for batch in batches]
+    return float((torch.cat(found) > 0).float().mean())

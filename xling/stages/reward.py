@@ -19,7 +19,7 @@ from xling.rewards import REWARDS, Feedback, Parallel
 from xling.rewards.heads import Fitting, train_heads
 from xling.stages.features import all_features
 from xling.tasks.options import task_module
-from xling.tasks.records import HasFolds, Pair, Rating, Split
+from xling.tasks.records import Conversation, HasFolds, Pair, Rating, Split
 
 
 def run(context: Context) -> None:
@@ -36,12 +36,13 @@ def run(context: Context) -> None:
 
 
 def run_parallel(context: Context) -> None:
-    """parallel[l, ...]: writes parallel.json: id -> language -> document, as reward models read it; no response."""
+    """Writes parallel.json: id -> language -> a document as reward models read it, and the turns of a chat."""
     spec = msgspec.convert(context.spec, ParallelSpec)
-    found = dict[str, dict[str, str]]()
+    found = dict[str, dict[str, Any]]()
     for lang in spec.langs:
         for row in task_module(spec.task).demonstrations(spec.task, lang, "train"):
-            found.setdefault(row.prompt.id, {})[lang] = row.prompt.reward_text
+            text = row.prompt.reward_text
+            found.setdefault(row.prompt.id, {})[lang] = text, text.turns if isinstance(text, Conversation) else ()
     write_json(context.out / "parallel.json", {name: texts for name, texts in found.items() if len(texts) > 1})
 
 
@@ -116,13 +117,19 @@ def _parallel(context: Context, spec: RewardSpec) -> list[Parallel]:
     """
     if "parallel" not in context.parents:
         return []
-    texts = read_json(context.parents["parallel"] / "parallel.json").values()
+    kept = read_json(context.parents["parallel"] / "parallel.json").values()
+    texts = [{lang: (_chat(*text), "") for lang, text in own.items()} for own in kept]
     found = list[Parallel]()
     for source in spec.langs:
         for lang in sorted({lang for own in texts for lang in own} - {source}):
-            both = [((own[source], ""), (own[lang], "")) for own in texts if {source, lang} <= own.keys()]
+            both = [(own[source], own[lang]) for own in texts if {source, lang} <= own.keys()]
             found += [(here, there, both[number - 1][1]) for number, (here, there) in enumerate(both)]
     return found
+
+
+def _chat(text: str, turns: list[list[str]]) -> str:
+    """The text, as a chat if it has turns."""
+    return Conversation(text, [(role, said) for role, said in turns]) if turns else text
 
 
 def _heads(context: Context, spec: RewardSpec) -> None:
