@@ -47,7 +47,7 @@ def _squeezed(name: str) -> str:
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", name).casefold()))
 
 
-_WHAT, _BESIDE = ("|".join(map(_squeezed, words.split())) for words in (WHAT, BESIDE))
+_WHAT, _BESIDE = ("|".join(dict.fromkeys(map(_squeezed, words.split()))) for words in (WHAT, BESIDE))
 NAMES = re.compile(f"({_BESIDE})*({_WHAT})({_WHAT}|{_BESIDE})*")
 
 
