@@ -68,9 +68,9 @@ def nearness(model: Any, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def nearer(net: Any, texts: Sequence[Parallel]) -> float:
-    """Share of the first PROBE texts that are nearer to their translation than to the other text; chance is half."""
+    """Share of PROBE texts of all languages that are nearer to their translation than to another; chance: half."""
     net.eval()
-    device, read = next(net.parameters()).device, as_read(net, texts[:PROBE])
+    device, read = next(net.parameters()).device, as_read(net, texts[:: -(-len(texts) // PROBE)])
     batches = [batch_of(net, read[start : start + AT_ONCE]) for start in range(0, len(read), AT_ONCE)]
     found = [nearness(net, {name: value.to(device) for name, value in batch.items()}) for batch in batches]
     return float((torch.cat(found) > 0).float().mean())
