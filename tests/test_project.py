@@ -85,6 +85,17 @@ def test_links_lead_somewhere(page: str) -> None:
             assert path or heading in headings, f"{page} has no heading {heading}"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_are_whole(page: str) -> None:
+    """As many cells in each row as in the first, and one line below the heads."""
+    text = re.sub(r"^```.*?^```", "", PAGES[page], flags=re.MULTILINE | re.DOTALL)
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        rows = [re.sub(r"`[^`]*`", "", row).replace(r"\|", "") for row in table.splitlines()]
+        assert {row.count("|") for row in rows} == {rows[0].count("|")}, f"{page}: {rows[0]}"
+        rules = [place for place, row in enumerate(rows) if "--" in row and set(row) <= set("|-: ")]
+        assert rules == [1], f"{page}: {rows[0]}"
+
+
 def test_readme_is_short_and_shows_the_targets_people_need() -> None:
     assert len(README.encode()) <= 8192
     for target in ("demo", "grid", "controls", "test", "lint", "nightly", "base", "clean"):
