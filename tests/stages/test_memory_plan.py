@@ -22,7 +22,7 @@ from xling.grid.store import Store
 from xling.launching import on_gpus
 from xling.models import parallel
 from xling.models.checkpoints import KNOWN
-from xling.models.sizes import Sizes, sizes_of
+from xling.models.sizes import Sizes, rows_on_accelerator, sizes_of
 from xling.optimizers.dpo import Settings as DPO
 from xling.optimizers.grpo import Settings as GRPO
 from xling.optimizers.ppo import Settings as PPO
@@ -166,6 +166,10 @@ def test_gradients_of_embeddings_and_head() -> None:
     assert few == 4 * 64 * QWEN.vocabulary + 4 * QWEN.head  # more than the 12 a logit before the head's gradient
     chunks = moments(task(QWEN), Way())["learning"]["logits"]
     assert chunks == max(12 * 2**27 + 4 * QWEN.head, 4 * 2**27 + 8 * QWEN.head)
+
+
+def test_rows_longer_than_a_batch_are_read_one_by_one() -> None:
+    assert [rows_on_accelerator(width) for width in (16, 512, 1500, 2048, 2049, 8192)] == [32, 4, 1, 1, 1, 1]
 
 
 def test_a_micro_batch_above_a_share_is_the_share() -> None:

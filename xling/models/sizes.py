@@ -27,8 +27,8 @@ SHARED_OUT = 0.6  # of a GPU: what weights, gradients and optimizer state may ta
 
 
 def rows_on_accelerator(width: int, most: int = ROWS_PER_BATCH) -> int:
-    """Rows of `width` tokens that are read together on a GPU: a power of two."""
-    return most if width <= EXACT else max(1, min(most, 1 << (TOKENS_PER_BATCH // width).bit_length() - 1))
+    """Rows of `width` tokens that are read together on a GPU: a power of two, 1 of those longer than a batch."""
+    return most if width <= EXACT else min(most, 1 << max(1, TOKENS_PER_BATCH // width).bit_length() - 1)
 
 
 # --- sizes of a model ---------------------------------------------------------------------------------------
