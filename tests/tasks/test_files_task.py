@@ -575,6 +575,10 @@ def test_ratings_are_normalised_by_rater_before_they_are_averaged(tmp_path: Path
     more = [*rows, *rated_by(("a", "Bob", 20.0), ("b", "Ann", 4.0))]  # again, which is no other opinion
     again = msgspec.structs.replace(plain, path=str(jsonl(tmp_path / "again.jsonl", more)))
     assert sorted(sorted(ratings) for _, ratings in files.several_raters(again, "de")) == [[1, 15], [3, 9], [3, 30]]
+    told = {"Ann": (1.0, "1"), "Bob": ("Bob ", "Bob"), "Cyd": ("3.0", 3)}  # as tables spell them that lack some
+    spelt = [row | {"rater": told[row["rater"]][number % 2]} for number, row in enumerate(more)]
+    alike = msgspec.structs.replace(plain, path=str(jsonl(tmp_path / "spelt.jsonl", spelt)))
+    assert files.several_raters(alike, "de") == files.several_raters(again, "de")
     with pytest.raises(ConfigError, match=r"lie in 0\.\.1\. Type task\.threshold"):  # z scores are on no stated scale
         files.require(msgspec.structs.replace(z, rating_scale=(0.0, 200.0)), ["de"], "pointwise")
 

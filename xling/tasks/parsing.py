@@ -174,12 +174,16 @@ class Parser:
         return known
 
     def _rater(self, row: TableRow) -> str:
-        """Who rated; _Bad for nobody where ratings are normalised by rater."""
-        value = row.get(self.columns["rater"])
-        if self._reading.raters == "mean" or self.kind != "rating":
-            return self._once(str(value)) if isinstance(value, str | int) else ""
-        if not (name := self._label("rater", row)):
-            raise _Bad(f"`{self._name('rater')}` is {'missing' if value is None else 'empty'}")
+        """Who rated, empty if that is not known; _Bad for nobody where ratings are normalised by rater."""
+        needed = self._reading.raters != "mean" and self.kind == "rating"
+        try:
+            name = self._label("rater", row)
+        except _Bad:
+            if needed:
+                raise
+            return ""
+        if needed and not name:
+            raise _Bad(f"`{self._name('rater')}` is {'missing' if row.get(self.columns['rater']) is None else 'empty'}")
         return self._once(name)
 
     def _label(self, role: str, row: TableRow) -> str:
