@@ -31,11 +31,9 @@ from xling.tasks.records import Recorded
 Made = TypeVar("Made")
 LANGS = ("ar", "de", "en", "es", "fr", "ru", "tr", "zh")
 BACKBONES: dict[str, RewardSettings] = {"sentence_encoder": SentenceEncoder(), "bag_of_words": BagOfWords()}
-SYSTEMS, WORDS, LENGTHS = (
-    8,
-    20_000,
-    (120, 30),
-)  # systems a document, words that there are, words of documents and responses
+SYSTEMS = 8  # of a document
+WORDS = 20_000  # that there are
+LENGTHS = (120, 30)  # words of documents and of responses
 WIDTH = 512  # of a vector
 
 

@@ -491,13 +491,8 @@ def on_device(model: Any, batch: Batch) -> Batch:
 
 def reward_loss(model: Any, batch: Batch) -> Tensor:
     """Binary cross-entropy on the logit, or Bradley-Terry where the batch has rejected responses; in nats."""
-    rejected = _side(batch, "rejected_")
+    rejected = {name.removeprefix("rejected_"): value for name, value in batch.items() if name.startswith("rejected_")}
     rewards = model(**{name: batch[name] for name in batch if name != "labels" and not name.startswith("rejected_")})
     if rejected:
         return -logsigmoid(rewards - model(**rejected)).mean()
     return binary_cross_entropy_with_logits(rewards, batch["labels"].to(rewards.dtype))
-
-
-def _side(batch: Batch, side: str) -> Batch:
-    """What of a batch has names that begin so, without that."""
-    return {name.removeprefix(side): value for name, value in batch.items() if name.startswith(side)}

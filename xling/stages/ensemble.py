@@ -3,10 +3,10 @@
 Each member's rewards are standardised over the pool of a prompt, opponents by the same mean and deviation, so that
 none counts more because its numbers are larger; or (scale=pool) divided by one deviation a member, so that a prompt
 whose samples it tells apart counts more than one whose samples it does not; or (none) taken as they are. Of reward
-models the mean is taken, or the least: worst-of-k, the
-guard against over-optimisation of Coste et al. (2024, arXiv 2310.02743, section 3). References are added `weight`
-times: with the likelihood under SFT_t that is best-of-n regularised by KL, with consensus MBR-regularised best-of-n
-(Jinnai et al. 2024, arXiv 2404.01054, sections 3.1 and 3.2), each in standard deviations. No model is read here.
+models the mean is taken, or the least: worst-of-k, the guard against over-optimisation of Coste et al. (2024, arXiv
+2310.02743, section 3). References are added `weight` times: with the likelihood under SFT_t that is best-of-n
+regularised by KL, with consensus MBR-regularised best-of-n (Jinnai et al. 2024, arXiv 2404.01054, sections 3.1 and
+3.2), each in standard deviations. No model is read here.
 """
 
 from collections.abc import Sequence
