@@ -297,6 +297,7 @@ def test_what_is_aligned_is_in_the_plan_and_nothing_where_its_weight_is_0(no_mod
     aligned = SameAsPolicy(training=BUDGET, alignment=Alignment(0.5))
     reward = judge_stage(experiment(no_model, rm=aligned)).parents["score"].parents["reward"]
     assert reward.parents["parallel"].label == "parallel[de, en, es, ru, tr, vi]"
+    assert Alignment(0.5, ("tr", "de", "tr")) == Alignment(0.5, ("de", "tr"))  # one reward model, however it is typed
     assert set(reward.parents["parallel"].spec) == {"task", "digest", "langs"}
     other_ratings = changed(experiment(no_model, rm=aligned), "task", ratings=80, rating_error=0.5)
     again = judge_stage(other_ratings).parents["score"].parents["reward"]
@@ -325,6 +326,8 @@ def test_only_documents_with_a_translation_are_aligned(no_model: Path, runner: R
     task = Files(str(tmp_path / "rows.jsonl"), langs, feedback="pairwise", validation=0.2, test=0.2)
     asked = experiment(no_model, task=task, judge="target_rm", rm=rm)
     refused(asked, r"task=files have one id in en and in tr, .* type rm_backbone\.alignment\.langs=\[de\]")
+    pooled = experiment(no_model, "en+tr", task=task, judge="target_rm", rm=rm)
+    refused(pooled, r"in en and in tr, .* type rm_backbone\.alignment\.weight=0")  # tr has none with de either
     kept = judge_stage(changed(asked, "rm_backbone", alignment=Alignment(1.0, ("de",))))  # its judge is not aligned
     found = kept.parents["score"].parents["reward"]
     parents = {"parallel": runner.folder(labelled(kept, "parallel[de, en]"))}

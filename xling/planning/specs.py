@@ -482,7 +482,7 @@ def _check_parallel(task: Task, sources: tuple[str, ...], others: tuple[str, ...
     for source in sources:
         shared = {lang: len(ids[source] & ids[lang]) > 1 for lang in others if lang != source}
         if alone := ", ".join(lang for lang, enough in shared.items() if not enough):
-            kept = ",".join(lang for lang, enough in shared.items() if enough)
+            kept = ",".join(lang for lang in others if all(len(ids[one] & ids[lang]) > 1 for one in sources))
             raise ConfigError(
                 f"rm_backbone.alignment: no two documents of task={name_of(task)} have one id in {source} and in "
                 f"{alone}, so that there are no parallel texts. Give translations of a document its id, or type "

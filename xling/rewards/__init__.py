@@ -51,6 +51,10 @@ class Alignment(Struct, frozen=True, forbid_unknown_fields=True):
     weight: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0  # of the term beside the loss; 0: none are read
     langs: tuple[str, ...] = ()  # whose texts, beside the source's; (): all languages of the task
 
+    def __post_init__(self) -> None:
+        """In whatever order they are named."""
+        msgspec.structs.force_setattr(self, "langs", tuple(sorted(set(self.langs))))
+
 
 class AlignedSettings(RewardSettings, frozen=True, kw_only=True):
     """Base of the settings of networks with a state that their head reads."""
