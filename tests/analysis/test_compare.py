@@ -133,7 +133,7 @@ def test_holes_and_few_sources_are_said(tmp_path):
     found = findings(grid, "one", holed.write().name + ":rm_backbone=same_as_policy")
     assert any("de: fewer than 3 sources" in line for line in found["compare_ranks"].left_out)
     assert found["compare_ranks"].table.empty
-    with pytest.raises(ConfigError, match="nothing in common"):
+    with pytest.raises(ConfigError, match=r"nothing in common to compare: sources .*; targets .* and de"):
         compare(grid.store, "one", "holed:rm_backbone=failing")
 
 

@@ -231,10 +231,12 @@ def compare(store: Store, left: str, right: str) -> list[Finding]:
     left_out += [f"{pair.left}: no source and target in common with {pair.right}." for pair in every if not pair.cells]
     compared = [pair for pair in every if pair.cells]
     if not compared:
-        langs = [sorted(set(side.entries.table["source_lang"])) for side in sides]
+        langs = [
+            f"{kind}s " + " and ".join(", ".join(sorted(set(side.entries.table[f"{kind}_lang"]))) for side in sides)
+            for kind in ("source", "target")
+        ]
         raise ConfigError(
-            f"'{left}' and '{right}' have nothing in common to compare: sources {', '.join(langs[0])} and "
-            f"{', '.join(langs[1])}. {' '.join(left_out)}"
+            f"'{left}' and '{right}' have nothing in common to compare: {'; '.join(langs)}. {' '.join(left_out)}"
         )
     for pair in compared:
         left_out += pair.match.left[1].holes(f"left, {pair.left}") + pair.match.right[1].holes(f"right, {pair.right}")

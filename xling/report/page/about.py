@@ -108,7 +108,7 @@ def about(name: str) -> str:
     if name.startswith("trained_minus_"):
         return (
             "The trained reward model minus a reference without training, on the same prompts. Where the interval "
-            "includes 0, the preferences have taught it nothing that the reference does not know."
+            "includes 0, nothing shows that the preferences have taught it more than the reference knows."
         )
     if name.startswith("win_rate_minus_"):
         return "Each optimizer against one, on the same prompts and opponents. *: the 95 % interval excludes 0."
