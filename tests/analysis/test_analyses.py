@@ -24,6 +24,7 @@ from xling.analysis.findings.cells import (
 from xling.analysis.findings.choosing import recommendation
 from xling.analysis.findings.in_short import in_short
 from xling.analysis.findings.sources import (
+    _of_pairs,
     cross_vs_home,
     home_differences,
     judge_ranking,
@@ -220,6 +221,11 @@ def test_power_by_its_formulas():
     assert found["sd"] == pytest.approx(math.sqrt(800)) and found["needed"] == math.ceil(7.8489 * 800 / 4)
     assert math.isnan(prompts_needed(800.0, 0.0))
     assert math.isnan(seeds_needed(math.nan, 1.0)) and seeds_needed(0.0, 1.0) == 2
+
+
+def test_rounding_makes_no_variance_below_0_of_sources_that_are_equal_on_every_prompt():
+    covariance = np.full((2, 2), 1.0 + 2**-52) - 2**-52 * np.eye(2)
+    assert _of_pairs(covariance, [0], [1]).tolist() == [0.0]
 
 
 def test_power_counts_the_prompts_of_one_seed(tmp_path):

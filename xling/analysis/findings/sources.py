@@ -382,9 +382,9 @@ def _pairs(
 
 
 def _of_pairs(covariance: Floats, left: Sequence[int], right: Sequence[int]) -> Floats:
-    """(pairs,) variances of differences."""
+    """(pairs,) variances of differences; of equal ones rounding makes less than 0."""
     variance = np.diag(covariance)
-    return np.asarray(variance[left] + variance[right] - 2 * covariance[left, right])
+    return np.maximum(variance[left] + variance[right] - 2 * covariance[left, right], 0.0)
 
 
 def _covariance(
