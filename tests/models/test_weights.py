@@ -397,6 +397,19 @@ def test_files_that_are_not_whole_are_refused_while_planning_and_on_loading(
         load.load_policy(folder)
 
 
+@pytest.mark.parametrize(("name", "use"), [("llama", "policy"), ("mt5", "reward"), ("xlm", "encoder")])
+def test_a_model_without_a_tokenizer_is_refused_while_planning_and_on_loading(
+    copy: Callable[[str], Path], name: str, use: str
+) -> None:
+    folder = copy(name)
+    for path in [*folder.glob("*token*"), *folder.glob("*.model")]:
+        path.unlink()
+    with pytest.raises(ConfigError, match=rf"={folder}: .* has no tokenizer, .*save_pretrained\("):
+        planned(folder, use)
+    with pytest.raises(DataError, match="has no tokenizer"):  # all words would be unknown to an empty one
+        load.load_tokenizer(folder, ("pad",))
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [

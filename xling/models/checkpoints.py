@@ -76,6 +76,8 @@ def check_checkpoint(
             check_folder(folder, use, model.pad_token, model.remote_code)
         check_config(config)
         if folder is not None and model.remote_code is None:
+            if not is_repository(model.checkpoint):  # of which it may come yet
+                weights.check_tokenizer_there(folder, config)
             check_tokenizer(folder, needed, model.pad_token, f"{setting.partition('.')[0]}.pad_token")
 
 

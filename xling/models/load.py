@@ -207,6 +207,8 @@ def source(stage_folder: Path, part: str = ".") -> tuple[Path, Loading]:
 
 
 def _tokenizer(where: Path, how: Loading, needed: Sequence[str] = ("pad", "eos")) -> Any:
+    if how.remote_code is None and (where / "config.json").is_file():
+        weights.check_tokenizer_there(where, read_json(where / "config.json"))
     with warnings.catch_warnings(), _naming_code(where):
         warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")  # Marian's, which it does not use
         tokenizer = AutoTokenizer.from_pretrained(where, **_code(how))

@@ -71,6 +71,9 @@ LISTS = re.compile(  # lists of layers that hold one entry a layer
 )
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers")
 SHARED_LAYERS = ("albert", "zamba", "zamba2")  # whose layers use the same weights
+# Some file of a tokenizer has such a name; but for kinds that read bytes or characters and have none.
+TOKENIZERS = ("*token*", "vocab*", "merges*", "*.model", "*.spm", "*.bpe", "*.tiktoken", "tekken*")
+BYTES = ("canine", "perceiver")
 ROLES = ("pad", "eos", "bos")  # of tokens that are read whatever a text says
 GPT2_BOS = "<|endoftext|>"  # where its files name none
 OWN_TOKENS = {"eos": ("<eos>", 2), "bos": ("<bos>", 1)}  # of the packaged base's tokenizer
@@ -402,6 +405,19 @@ def embedding_rows(shapes: Shapes) -> int | None:
         if found:
             return max(found)
     return None
+
+
+def check_tokenizer_there(folder: Path, config: Mapping[str, Any]) -> None:
+    """DataError for a folder with a model alone.
+
+    transformers makes an empty tokenizer for some kinds then (T5, mT5, XLM-R), to which all words are unknown.
+    """
+    if config.get("model_type", "canine") in BYTES or any(True for name in TOKENIZERS for _ in folder.glob(name)):
+        return
+    raise DataError(
+        f"{folder} has no tokenizer, as what a training saves on its way often has none. Save it there, too: "
+        f"AutoTokenizer.from_pretrained(NAME).save_pretrained({str(folder)!r})."
+    )
 
 
 def _tokens(folder: Path) -> tuple[dict[str, int], set[str]]:
