@@ -311,6 +311,9 @@ def test_what_is_aligned_is_in_the_plan_and_nothing_where_its_weight_is_0(no_mod
     assert "with rm_backbone.tuning=frozen they stay as they are" in said(tuning="frozen")
     assert "no language to align source_lang=en to" in said(alignment=Alignment(1.0, ("en",)))
     assert "langs names xx, and task=micro_summarization has de, en" in said(alignment=Alignment(1.0, ("xx",)))
+    one_text = {"document_lang": "en", "feedback_documents": "document_lang"}
+    asked = changed(experiment(no_model, rm=aligned), "task", **one_text)
+    refused(asked, r"with task.document_lang=en reward models read documents in one language")
     translated = {"reward_data": "translated", "translator": MicroExact()}
     refused(experiment(no_model, rm=aligned, **translated), r"with reward_data=translated all is learnt in the target")
 

@@ -467,6 +467,11 @@ def parallel(task: Task, sources: tuple[str, ...], named: tuple[str, ...]) -> St
             f"{setting} reads the documents of training demonstrations in several languages, and task={name_of(task)} "
             f"has no demonstrations. Type {setting}.weight=0."
         )
+    if one := task.document_lang:
+        raise ConfigError(
+            f"{setting} pulls a document and its translation together, and with task.document_lang={one} reward models "
+            f"read documents in one language. Type task.document_lang=null, or {setting}.weight=0."
+        )
     _check_parallel(task, sources, others)
     langs = tuple(sorted({*sources, *others}))
     spec = msgspec.to_builtins(ParallelSpec(**data_of(task, langs, "demonstrations"), langs=langs))
