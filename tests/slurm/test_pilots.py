@@ -123,11 +123,14 @@ def test_pilots_are_cancelled_and_lose_their_nodes(flown_anywhere: Toy) -> None:
     second = pilot_of(flown, wait_until(lambda: next(filter(flown.is_at, scores), ""), "a score runs", PATIENCE))
     assert second != first
     flown.cluster.down(flown.cluster.run("squeue", "-h", "-j", second, "-o", "%N").strip())
+    wait_until(lambda: "turn 2 after node or job lost" in logs_of_scores(flown), "it goes on elsewhere", PATIENCE)
     flown.open_gate()
     flown.finish()
-    logs = "".join(path.read_text() for path in flown.root.glob("logs/score/*"))  # of which silent ones are not kept
-    assert "turn 2 after node or job lost" in logs
     assert not flown.doubles()
+
+
+def logs_of_scores(flown: Toy) -> str:
+    return "".join(path.read_text() for path in flown.root.glob("logs/score/*"))
 
 
 def test_a_stage_that_has_its_job_killed_is_no_other_pilots_end(flown_anywhere: Toy) -> None:
