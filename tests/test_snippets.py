@@ -95,6 +95,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `outputs`, in which the finished grid `embedded` has 2x2 cells on recorded responses; no torch."""
     folder = tmp_path_factory.mktemp("work")
     jsonl(folder / "rows.jsonl", rated("de", 40, "abc") + rated("en", 40, "abc"))
+    jsonl(folder / "own" / "ratings.jsonl", rated("de", 40, "abc"))
+    jsonl(folder / "own" / "prompts.sw.jsonl", [{"prompt": f"Hadithi {number}"} for number in range(40)])
     settings = ["task=files", "task.path=rows.jsonl", "policy=recorded", "judge=human", "rm_backbone=bag_of_words"]
     settings += ["source_lang=de,en", "target_lang=de,en", "name=embedded", "tracking.mode=off"]
     command = [sys.executable, LAUNCH, *settings, "hydra.launcher.workers=1"]
