@@ -92,15 +92,8 @@ class Browser:
 
     def open(self, path: Path) -> None:
         """A file from the disk, as an annotator opens it."""
-        self._load("Page.navigate", url=path.as_uri())
-
-    def reload(self) -> None:
-        """The page again, in one process; opened anew it can be in another, which what was kept is yet to reach."""
-        self._load("Page.reload")
-
-    def _load(self, method: str, **how: str) -> None:
         seen = len(self.events)
-        self.call(method, **how)
+        self.call("Page.navigate", url=path.as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events[seen:]):
             self.events.append(self._message())
 
