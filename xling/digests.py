@@ -50,6 +50,11 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def chance(name: str) -> float:
+    """A number in [0, 1) that a name alone decides, so that what else is there draws nothing anew."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big") / 2**56
+
+
 @functools.lru_cache(maxsize=1 << 16)  # a release can have thousands of small files
 def _digest(facts: Facts) -> str:
     large = facts[1] >= LARGE

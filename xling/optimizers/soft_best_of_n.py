@@ -5,7 +5,6 @@ deviations of the reward within a prompt, the root mean square over the prompts,
 reward models whose numbers are of other sizes, and a prompt whose samples are alike is left to chance.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from msgspec import Struct
 
 from xling.config.common import Positive, PositiveFloat
+from xling.digests import chance
 from xling.optimizers import best_of_n
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -40,14 +40,9 @@ def logits(settings: Settings, rewards: Array) -> Array:
 def pick(settings: Settings, rewards: Array, prompts: Sequence[str]) -> Array:
     """(prompts, n) -> (prompts,) index of the sample that is drawn."""
     sums = np.cumsum(np.nan_to_num(np.exp(logits(settings, rewards))), axis=1)
-    drawn = np.array([_chance(prompt) for prompt in prompts]) * sums[:, -1]
+    drawn = np.array([chance(prompt) for prompt in prompts]) * sums[:, -1]
     picks: Array = (sums > drawn[:, None]).argmax(axis=1)
     return picks
-
-
-def _chance(prompt: str) -> float:
-    """A number in [0, 1) by the prompt's id, so that other prompts' coming and going draws nothing anew."""
-    return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:7], "big") / 2**56
 
 
 def curve(settings: Settings, rewards: Array, values: Array) -> Array:

@@ -1,10 +1,10 @@
 """References and controls that learn nothing; docs/controls.md says what each is for."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from xling.config.policies import LanguageModel, Policy
+from xling.digests import chance
 from xling.errors import ConfigError
 from xling.grid.stage import Context
 from xling.models.checkpoints import check_policy
@@ -151,16 +151,12 @@ def _random(request: Request) -> Scores:
 
 def hashed_score(seed: int, prompt: str, index: int) -> float:
     """A number in [0, 1) for a sample by its number in the pool."""
-    return _hashed(f"{seed}\0{prompt}\0{index}")
+    return chance(f"{seed}\0{prompt}\0{index}")
 
 
 def text_score(seed: int, prompt: str, text: str) -> float:
     """The same for a text that stands in no pool."""
-    return _hashed(f"{seed}\0{prompt}\0text\0{text}")
-
-
-def _hashed(name: str) -> float:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big") / 2**56
+    return chance(f"{seed}\0{prompt}\0text\0{text}")
 
 
 fit = heads = budget = start = starts_value = None
