@@ -46,10 +46,7 @@ class Browser:
         self._session: str | None = None
 
     def __enter__(self) -> "Browser":
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.call(f"{domain}.enable")
+        self.tab()
         place = str(self.downloads)
         self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=place, eventsEnabled=True)
         return self
@@ -65,6 +62,18 @@ class Browser:
                 self._process.wait()
             os.close(self._in)
             os.close(self._out)
+
+    def tab(self, session: str | None = None) -> str | None:
+        """Go to a tab, by default a new one; what follows happens there. Returns the tab that was left."""
+        left, self._session = self._session, None
+        if session is None:
+            target = self.call("Target.createTarget", url="about:blank")["targetId"]
+            session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            self._session = session
+            for domain in ("Page", "Runtime", "Network", "Log"):
+                self.call(f"{domain}.enable")
+        self._session = session
+        return left
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         number = next(self._numbers)
