@@ -1,6 +1,7 @@
 """Heads on many rated responses: by sums of rows against by the rows themselves, in turns, on made-up features.
 
     python benchmarks/ridge.py                    # 16,000 rows, 513 columns
+    python benchmarks/ridge.py --rows 4999
     python benchmarks/ridge.py --rows 37000 --columns 1025 --only sums
     python benchmarks/ridge.py --others sentence_encoder --rows 46714      # or bag_of_words
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import scipy.linalg  # noqa: F401  # which the first fit would load
 
 from xling.models import ridge
 from xling.rewards import RewardSettings, heads
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = {}
     for name, many in {"sums": 0, "rows": given.rows + 1}.items():
         if given.only in (None, name):
-            ridge.MANY_ROWS = many
+            ridge.MANY_ROWS, ridge.ROWS_PER_COLUMN = many, 0
             seconds, head = measured(lambda: ridge.fit([features], labels, groups))
             print(f"by {name}: {seconds:.2f} CPU-s, penalty {head.penalty:g}, explained {head.explained:.6f}")
             found[name] = seconds, head

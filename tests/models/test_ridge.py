@@ -161,9 +161,58 @@ def test_many_rows_are_summed_up_by_fold_with_the_same_result(rows: int, monkeyp
     draw_again = draw.normal(size=(rows, 16))
     usual = fits()
     monkeypatch.setattr(ridge, "MANY_ROWS", 1)
+    monkeypatch.setattr(ridge, "ROWS_PER_COLUMN", 1)
     monkeypatch.setattr(ridge, "_spectrum", None)  # nothing of it is asked
     for one, other in zip(usual, fits(), strict=True):
         assert one.penalty == other.penalty
         assert other.explained == pytest.approx(one.explained, rel=1e-9, abs=1e-9)
         assert other.weight == pytest.approx(one.weight, rel=1e-7, abs=1e-9)
         assert other.bias == pytest.approx(one.bias, rel=1e-7, abs=1e-9)
+
+
+def _hard(kind: str) -> ridge.Array:
+    """(1000, 40) features, the fewest rows that are summed up by fold, that are far from the plain case."""
+    draw = np.random.default_rng(4)
+    features = draw.normal(size=(ridge.MANY_ROWS, 40))
+    match kind:
+        case "counts":  # most of them 0, some columns always
+            return np.where(features > 1.5, 1.0, 0.0) * (np.arange(40) < 30)
+        case "copies":  # half the rank
+            return np.hstack([features[:, :20], features[:, :20] + 3])
+        case "scales":
+            return features * 10.0 ** np.linspace(-4, 4, 40) + 1e5
+        case _:
+            return features
+
+
+@pytest.mark.parametrize("kind", ["plain", "counts", "copies", "scales"])
+@pytest.mark.parametrize("whitened", [False, True])
+def test_both_ways_agree_to_six_digits_where_the_fast_one_begins(
+    kind: str, whitened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, draw = _hard(kind), np.random.default_rng(5)
+    labels = features[:, :3] @ draw.normal(size=3) / features.std() + draw.normal(size=len(features))
+    groups = [f"g{i // 4}" for i in range(len(features))]
+
+    def fitted(parts: list[ridge.Array]) -> ridge.Linear:
+        return fit(parts, labels, groups)
+
+    def head() -> ridge.Linear:
+        return ridge.fit_whitened([features], fitted) if whitened else fitted([features])
+
+    assert isinstance(ridge._solver(features, groups), ridge._Sums)
+    fast = head()
+    monkeypatch.setattr(ridge, "MANY_ROWS", len(features) + 1)
+    usual = head()
+    assert fast.penalty == usual.penalty
+    assert fast.explained == pytest.approx(usual.explained, abs=1e-7)
+    scores = usual.predict([features])
+    assert np.abs(fast.predict([features]) - scores).max() < 1e-6 * scores.std()
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "summed"), [(999, 9, False), (1000, 9, True), (1100, 551, False), (1102, 551, True)]
+)
+def test_rows_are_summed_up_where_that_is_faster(rows: int, columns: int, summed: bool) -> None:
+    solver = ridge._solver(np.eye(rows, columns), [f"g{i}" for i in range(rows)])
+    assert isinstance(solver, ridge._Sums if summed else ridge._Spectrum)
