@@ -1,6 +1,7 @@
 """Sentences under a matrix, and the one at its top: every number is of the noun beside it; more means 80 % power."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from synthetic import SyntheticGrid, five, realistic
 
-from xling.analysis.matrix.verdicts import answers, best_rivals, headline, many, what_settles
+from xling.analysis.matrix.verdicts import answers, best_rivals, headline, hindsight_rivals, many, what_settles
 from xling.analysis.statistics.decisions import Difference, judged, prompts_needed
 from xling.analysis.statistics.intervals import Estimate
 from xling.report.tables.table import count_text, needed
@@ -257,16 +258,23 @@ def test_people_s_pairs_are_counted(tmp_path: Path) -> None:
     )
 
 
+RATES = {"de": (0.9, 0.1), "en": (0.3, 0.6), "tr": (0.3, 0.6)}  # of length and shorter
+
+
+def with_rivals(grid: SyntheticGrid, rates: Mapping[str, Sequence[float]], *more: str) -> None:
+    """Cells of 40 %, in tr of 80; what is named in `more` knows the truth, or has seen ratings, and wins nearly all."""
+    own = np.arange(200) / 200
+    for target, (length, shorter) in rates.items():
+        for name, rate in (("length", length), ("shorter", shorter), *((name, 0.95) for name in more)):
+            grid.cell("-", target, own < rate, rm_backbone=name)
+        for source in RATES:
+            grid.cell(source, target, own < (0.8 if target == "tr" else 0.4))
+
+
 def test_the_best_rival_is_chosen_on_other_targets(tmp_path):
     """length wins in de alone, where it may not be chosen for it: there the others say shorter."""
     grid = SyntheticGrid(tmp_path)
-    rates = {"de": (0.9, 0.1), "en": (0.3, 0.6), "tr": (0.3, 0.6)}  # of length and shorter
-    for target, (length, shorter) in rates.items():
-        own = np.arange(200) / 200
-        for name, rate in (("length", length), ("shorter", shorter), ("random", 0.95), ("human", 1.0)):
-            grid.cell("-", target, own < rate, rm_backbone=name)
-        for source in rates:
-            grid.cell(source, target, own < (0.8 if target == "tr" else 0.4))
+    with_rivals(grid, RATES, "random", "human", "gold", "system")
     panel, matrix = grid.panel(), grid.folded()
     assert best_rivals(panel, matrix.blocks[0].controls) == {"de": "shorter", "en": "length", "tr": "length"}
     [count] = [count for count in panel.counts if count.name == "beats_best_rival"]
@@ -274,7 +282,42 @@ def test_the_best_rival_is_chosen_on_other_targets(tmp_path):
     assert "(length; for de shorter)" in count.text
     length = next(count for count in panel.counts if count.name == "beats_length")
     assert (length.k, length.below) == (4, 2) and count_text(length).endswith("(4 by point estimate; 2 below)")
+    system = next(count for count in panel.counts if count.name == "beats_system")  # no rival, but a reference
+    assert (system.k, system.below) == (0, 6)
     assert (
         "chosen for each target on the others, is length; for de shorter: of 6 cells abroad 6 lie above it, 0 below"
         in (headline(matrix))
     )
+
+
+def test_the_best_rival_in_hindsight_stands_beside_it_and_is_called_so(tmp_path: Path) -> None:
+    """By the rule above cells lie above rivals that are not the strong ones: 40 < 90 in de and 40 < 60 in en."""
+    grid = SyntheticGrid(tmp_path)
+    with_rivals(grid, RATES, "random", "human", "gold", "system")
+    panel, matrix = grid.panel(), grid.folded()
+    assert hindsight_rivals(panel, matrix.blocks[0].controls) == {"de": "length", "en": "shorter", "tr": "shorter"}
+    [count] = [count for count in panel.counts if count.name == "beats_best_rival_in_hindsight"]
+    assert (count.k, count.below, count.of) == (2, 4, 6)
+    assert "in hindsight, chosen on the target's own data (shorter; for de length)" in count.text
+    assert headline(matrix).count("untrained rival") == 2
+    assert (
+        "The best untrained rival in hindsight, chosen on each target's own data, is shorter; for de length: of 6 "
+        "cells abroad 2 lie above it, 4 below (paired differences)." in headline(matrix)
+    )
+
+
+def test_a_rival_that_is_best_by_both_rules_is_named_once(tmp_path: Path) -> None:
+    grid = SyntheticGrid(tmp_path)
+    with_rivals(grid, dict.fromkeys(RATES, (0.1, 0.6)))
+    said = "on the others, and in hindsight, is shorter: of 6 cells abroad 2 lie above it, 4 below"
+    assert said in headline(grid.folded()) and headline(grid.folded()).count("untrained rival") == 1
+
+
+def test_of_one_target_there_is_a_rival_in_hindsight_alone(tmp_path: Path) -> None:
+    grid = SyntheticGrid(tmp_path)
+    with_rivals(grid, {"de": RATES["de"]})
+    said = headline(grid.folded())
+    assert (
+        "in hindsight, chosen on each target's own data, is length: of 2 cells abroad 0 lie above it, 2 below" in said
+    )
+    assert "on the others" not in said

@@ -51,6 +51,7 @@ def is_foreign(source: str, target: str) -> bool:
 
 
 CEILINGS = ("gold", "human")  # references that know the truth: a bound, no rival, and no part of a row
+SYSTEM = "system"  # the reference that has learnt who is good from the ratings of all languages but the target
 
 
 class Template(Struct, frozen=True, forbid_unknown_fields=True):

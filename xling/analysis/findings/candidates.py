@@ -26,8 +26,8 @@ from xling.analysis.matrix.names import named
 from xling.analysis.statistics.bootstrap import Floats, Ints
 from xling.analysis.tidy.entries import Entries
 from xling.analysis.tidy.finding import place_of, some
-from xling.analysis.tidy.unlabelled import SYSTEM, Unlabelled
-from xling.config.common import is_foreign
+from xling.analysis.tidy.unlabelled import Unlabelled
+from xling.config.common import SYSTEM, is_foreign
 from xling.grid.stage import NO_SOURCE, OTHERS
 
 FEWEST = 3  # targets from which nothing is learnt: another one is left out, and one more to try a rule on

@@ -24,7 +24,7 @@ import numpy as np
 
 from xling.analysis.statistics.bootstrap import Floats
 from xling.analysis.tidy.finding import Place, place_of
-from xling.config.common import CEILINGS, is_foreign
+from xling.config.common import CEILINGS, SYSTEM, is_foreign
 from xling.errors import StoreError
 from xling.grid import joined
 from xling.grid.records import Ref, Sheet
@@ -34,8 +34,8 @@ from xling.results.items import read_array, read_json
 from xling.results.plan import Plan, Results, planned_entries, read_plan
 
 ROWS, NEIGHBOURS, AXES = 300, 5, 2
-SYSTEM = "system"  # the reference of recorded systems; rm_backbone=system with a source of its own is another thing
-# learn from all languages but the target, and so at every other target from a left-out one's labels
+# learn from all languages but the target, and so at every other target from a left-out one's labels; a row of
+# rm_backbone=system with a source of its own is another thing than the reference
 OF_ALL_OTHERS = (OTHERS, SYSTEM)
 Pairs = dict[tuple[str, str], float]  # (target, source) -> the larger the nearer
 
