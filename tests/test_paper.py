@@ -13,7 +13,7 @@ import pytest
 
 from xling.errors import ConfigError
 from xling.grid.plan import Plan
-from xling.grid.plan_table import too_large
+from xling.grid.plan_table import print_plan, too_large
 from xling.judges.llm import most_requests
 
 ROOT = Path(__file__).parents[1]
@@ -148,7 +148,7 @@ def test_a_dry_run_says_what_is_not_here(plans: dict[str, Plan], capsys: pytest.
     assert "How large" not in warnings  # of these a table tells
     [unsized] = maker.planned("paper_dialog", "dry_run=true", "policy.checkpoint=owner/name").warnings[:1]
     assert "How large owner/name is cannot be known either" in unsized
-    plans["paper_dialog"].print()
+    print_plan(plans["paper_dialog"])
     shown = capsys.readouterr().out
     assert "56,448 samples" in shown and "hours of H100 (9.89e+14 FLOP/s" in shown
 

@@ -12,12 +12,15 @@ Errors are those of xling/errors.py, whose messages are sentences; nothing has b
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xling.console import Console
 from xling.errors import ConfigError, DataError, StoreError, expanded, shown
 from xling.grid.plan import Plan
+from xling.grid.plan_table import print_plan
 from xling.grid.store import Store
 
 if TYPE_CHECKING:
@@ -30,7 +33,15 @@ if TYPE_CHECKING:
     from xling.results.plan import PlannedEntry, Results, SeedCell
 
 
-def plan(*overrides: str) -> Plan:
+class PrintedPlan(Plan):
+    """A plan that shows itself."""
+
+    def print(self, console: Console | None = None, workers: int = 1, said: str = "", every: bool = False) -> None:
+        """The dry run's table, see `print_plan`."""
+        print_plan(self, console, workers, said, every)
+
+
+def plan(*overrides: str) -> PrintedPlan:
     """The plan of `xling run OVERRIDES dry_run=true`: stages, reasons and cost; nothing is run or written.
 
     `plan.print()` shows it; `plan.cells`, `plan.steps` and `plan.cost(workers)` are its parts. ConfigError or
@@ -42,7 +53,8 @@ def plan(*overrides: str) -> Plan:
     named = {override.partition("=")[0].lstrip("+") for override in overrides}
     asked = overrides if "dry_run" in named else (*overrides, "dry_run=true")
     cells, launcher = composed_grid(asked)
-    return launcher.plan(cells)  # type: ignore[no-any-return]
+    decided = launcher.plan(cells)
+    return PrintedPlan(**{one.name: getattr(decided, one.name) for one in fields(Plan)})
 
 
 def run(*overrides: str) -> "Grid":

@@ -25,7 +25,7 @@ from xling.grid.estimate import Speed, in_processes, rates_from
 from xling.grid.grids import planned as planned_file
 from xling.grid.launches import check_own, digest_of, running
 from xling.grid.plan import Plan, make_plan, needs_of, replaced
-from xling.grid.plan_table import too_large
+from xling.grid.plan_table import print_plan, too_large
 from xling.grid.stage import Gpus
 from xling.grid.store import Store
 from xling.grid.weights import drop_of, dropped_kinds
@@ -278,7 +278,7 @@ def _planned(cells: Cells, catalogue: str, launcher: Launcher, settings: Any, wo
     plan = plan_by(cells, catalogue, launcher, settings)
     count, said = launcher.workers(plan, settings)
     if dry_run:
-        plan.print(workers=count, said=said, every=dry_run == FULL)
+        print_plan(plan, workers=count, said=said, every=dry_run == FULL)
         console = Console(soft_wrap=True)
         for part in launcher.preview(plan, settings, work) if hasattr(launcher, "preview") else ():
             console.print(part)

@@ -16,6 +16,7 @@ from xling.errors import ConfigError
 from xling.grid import host
 from xling.grid.estimate import rates_from
 from xling.grid.plan import Plan, Step, make_plan
+from xling.grid.plan_table import print_plan
 from xling.grid.reasons import differences
 from xling.grid.records import Run, Sheet
 from xling.grid.stage import Cell, Stage
@@ -93,7 +94,7 @@ def test_the_full_plan_says_what_stands_on_disk(tmp_path: Path) -> None:
     made(store, make_plan(one(stage("base", "base", x=1)), store))
     plan = make_plan(one(stage("base", "base", x=1), stage("base", "other", x=2)), store)
     file = io.StringIO()
-    plan.print(Console(file=file, width=30), every=True)  # of which nothing is cut
+    print_plan(plan, Console(file=file, width=30), every=True)  # of which nothing is cut
     [base, other] = [line for line in file.getvalue().splitlines() if re.match(r"    [01] ", line)]
     folder = store.folder("base", step(plan, "base").stage.key)
     stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != "done.json")
@@ -258,7 +259,8 @@ def test_the_dry_run_table_says_counts_reasons_cost_and_what_was_left_out(tmp_pa
     left_out = [{"axes": {"target_lang": "sw"}, "reason": "the task has no sw"}]
     left_out += [{"axes": {"task": "t", f"{side}_lang": codes}, "reason": none} for side in ("source", "target")]
     out = io.StringIO()
-    make_plan(cells, store, name="my_grid", left_out=left_out, kinds=KINDS).print(Console(file=out, width=150), 2)
+    plan = make_plan(cells, store, name="my_grid", left_out=left_out, kinds=KINDS)
+    print_plan(plan, Console(file=out, width=150), 2)
     text = out.getvalue()
     assert "my_grid: 4 cells, 15 stages" in text
     assert "failed before: ValueError: no" in text and "damaged: file result.json" in text

@@ -16,7 +16,7 @@ from xling.console import Console
 from xling.errors import ConfigError
 from xling.grid.estimate import Rates, rates_from
 from xling.grid.plan import make_plan, needs_of
-from xling.grid.plan_table import too_large
+from xling.grid.plan_table import print_plan, too_large
 from xling.grid.stage import Cell, Gpus, Memory, Stage, fits
 from xling.grid.store import Store
 from xling.launching import on_gpus
@@ -328,7 +328,7 @@ def test_gib_are_left_to_cuda() -> None:
 
 def shown(plan: Any) -> str:
     console = Console(width=200, record=True, file=io.StringIO())
-    plan.print(console)
+    print_plan(plan, console)
     return console.export_text()
 
 

@@ -1,9 +1,9 @@
 """From cells to a plan: which stages there are, in order, what is to be done about each, and why.
 
     plan = make_plan(cells, Store("outputs"), mode="retry", name="my_grid", command=overrides)
-    plan.print(workers=2)  # the dry run
-    plan.write()           # <root>/grids/<name>/plan.json
-    run_local(plan)        # xling/runners/local/runner.py
+    print_plan(plan, workers=2)  # the dry run: xling/grid/plan_table.py
+    plan.write()                 # <root>/grids/<name>/plan.json
+    run_local(plan)              # xling/runners/local/runner.py
 
 A plan wants every result of its stages, also those whose children are done: the reducer reads them.
 """
@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from xling.console import Console
 from xling.errors import ConfigError, did_you_mean
 from xling.grid import files
 from xling.grid.estimate import Estimate, Rates, estimate, path_lengths
@@ -125,18 +124,6 @@ class Plan:
                 self.store.put_by(kind, key)
             elif step.state == "run" and step.lost and (name := self.store.set_aside(kind, key)) is not None:
                 shutil.rmtree(self.store.kind_folder(kind) / name, ignore_errors=True)
-
-    def print(self, console: Console | None = None, workers: int = 1, said: str = "", every: bool = False) -> None:
-        """The dry-run table: stages by kind, reasons, cost, what was left out; `said`: of the workers.
-
-        every: every stage below it, with what is to be done about it and why.
-        """
-        from xling.grid.plan_table import plan_table, stage_table
-
-        console = console or Console(soft_wrap=True)
-        console.print(plan_table(self, workers, said))
-        if every:
-            console.print(stage_table(self), soft_wrap=True)
 
     def write(self) -> None:
         """Write <root>/grids/<name>/plan.json, all or nothing."""

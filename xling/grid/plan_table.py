@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from xling.console import SHOWN, duration, size
+from xling.console import SHOWN, Console, duration, size
 from xling.grid.estimate import Estimate
 from xling.grid.plan import Plan
 from xling.grid.stage import Json, Memory
@@ -18,6 +18,19 @@ from xling.grid.stage import Json, Memory
 WORTH = 2.0  # GiB of a GPU, from which on plans say how much their stages take
 SHOWN_BYTES = 1e9  # of results, from which on they say what weights are of it
 CONSIDERABLE = 16.0  # from which on they say how to ask whether it fits
+
+
+def print_plan(
+    plan: Plan, console: Console | None = None, workers: int = 1, said: str = "", every: bool = False
+) -> None:
+    """The dry-run table: stages by kind, reasons, cost, what was left out; `said`: of the workers.
+
+    every: every stage below it, with what is to be done about it and why.
+    """
+    console = console or Console(soft_wrap=True)
+    console.print(plan_table(plan, workers, said))
+    if every:
+        console.print(stage_table(plan), soft_wrap=True)
 
 
 def plan_table(plan: Plan, workers: int, said: str = "") -> RenderableType:
