@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             kept = second if n == CHOSEN else np.ones_like(second)
             own = picked(row, n, ~second, kept)
             if own:
-                rival = rows.get(given.minus, {})
+                rival = rows.get(given.minus, {}) if name != given.minus else {}
                 print(line(name, n, own, picked(rival, n, ~second, kept) or picked(rival, SHOWN[-1], ~second, kept)))
     print(f"\n{len(documents)} documents; seeds: {', '.join(sorted({seed for row in rows.values() for seed in row}))}.")
     return 0
@@ -103,7 +103,7 @@ def line(name: str, n: int | str, row: Seeds, rival: Seeds) -> str:
     home = [place for place in places if place not in abroad]
     means = [shown({seed: mean(cells, those) for seed, cells in row.items()}, SHARE) for those in (home, abroad)]
     words = [name, str(n), *means, f"{above}, {below} of {len(each)}"]
-    if rival and rival != row:
+    if rival:
         there = [place for place in next(iter(rival.values())) if place[0] == NO_SOURCE or is_foreign(*place)]
         shared = row.keys() & rival.keys()
         apart = {seed: mean(row[seed], abroad) - mean(rival[seed], there) for seed in sorted(shared)}

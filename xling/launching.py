@@ -32,7 +32,7 @@ from xling.grid.weights import drop_of, dropped_kinds
 from xling.judges import judges_its_own
 from xling.measures.own import located, own_measure
 from xling.models.checkpoints import chat_template
-from xling.planning import packages, sharing
+from xling.planning import aligning, packages, sharing
 from xling.planning.dag import RIVALS, idle_ensembles, without_commits
 from xling.planning.judging import notes
 from xling.planning.pretrained import beyond, strange
@@ -82,7 +82,14 @@ def plan_of(
         kinds=importlib.import_module(catalogue).KINDS,
         rates=rates if dry_run else None,
     )
-    said = [*_unsuited(asked, cells), *beyond(asked), *strange(asked), *notes(plan), *_templates(asked)]
+    said = [
+        *_unsuited(asked, cells),
+        *aligning.notes(asked, _typed(cells)),
+        *beyond(asked),
+        *strange(asked),
+        *notes(plan),
+        *_templates(asked),
+    ]
     said += [*idle_ensembles(asked), *_own_judges(plan)]
     drops, measures = dropped_kinds(settings["keep_weights"], plan.kinds), _own_measures(settings["measures"])
     warnings = [
@@ -98,8 +105,13 @@ def plan_of(
 
 
 def _unsuited(asked: Sequence[Experiment], cells: Cells) -> list[str]:
+    return unsuited(asked, _typed(cells))
+
+
+def _typed(cells: Cells) -> set[str]:
+    """The names of settings that the user gave, and of axes."""
     typed = {word.partition("=")[0].lstrip("+~") for word in cells.request.command}
-    return unsuited(asked, typed | {axis.key for axis in cells.request.axes})
+    return typed | {axis.key for axis in cells.request.axes}
 
 
 def _own_measures(value: Any) -> list[str]:

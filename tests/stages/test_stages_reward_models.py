@@ -15,6 +15,7 @@ from xling.compose.composer import Composer
 from xling.errors import DataError, StageError
 from xling.experiment import Experiment, experiment_from
 from xling.grid.stage import Context, Stage
+from xling.planning import aligning
 from xling.planning.dag import judge_stage
 from xling.results.specs import RewardSpec
 from xling.rewards import Alignment, networks
@@ -311,6 +312,8 @@ def test_what_is_aligned_is_in_the_plan_and_nothing_where_its_weight_is_0(no_mod
     assert "with rm_backbone.tuning=frozen they stay as they are" in said(tuning="frozen")
     assert "no language to align source_lang=en to" in said(alignment=Alignment(1.0, ("en",)))
     assert "langs names xx, and task=micro_summarization has de, en" in said(alignment=Alignment(1.0, ("xx",)))
+    few = changed(changed(experiment(no_model, rm=aligned), "task", demonstrations=1), "sft", steps=0)
+    refused(few, r"has 1 for training\. Type task\.demonstrations=2 or more")
     one_text = {"document_lang": "en", "feedback_documents": "document_lang"}
     asked = changed(experiment(no_model, rm=aligned), "task", **one_text)
     refused(asked, r"with task.document_lang=en reward models read documents in one language")
@@ -340,6 +343,30 @@ def test_only_documents_with_a_translation_are_aligned(no_model: Path, runner: R
     assert len(said) > 8 and {answer for sides in texts for _, answer in sides} == {""}
     for number, (here, there, other) in enumerate(said):
         assert here == there.replace("de", "en") and other == said[number - 1][1] != there
+
+
+def test_documents_that_are_no_translations_of_those_with_their_id_are_told_of(no_model: Path, tmp_path: Path) -> None:
+    """Ids that count from 0 in each language: Monday's news in one, in another whatever comes first."""
+    rng = np.random.default_rng(0)
+    told = [f"{rng.integers(10**6)} {'word ' * rng.integers(3, 40)}" for _ in range(60)]
+
+    def asked(name: str, turned: int) -> Experiment:
+        rows = [
+            {"id": str(d), "lang": lang, "chosen": "a", "rejected": "b",
+             "prompt": f"{lang} {told[(d + turned * (lang == 'tr')) % len(told)]}"}
+            for lang in ("de", "en", "tr") for d in range(len(told))
+        ]  # fmt: skip
+        (tmp_path / name).write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+        task = Files(str(tmp_path / name), ("de", "en", "tr"), feedback="pairwise", validation=0.2, test=0.2)
+        rm = SameAsPolicy(training=BUDGET, alignment=Alignment(1.0))
+        return experiment(no_model, task=task, judge="target_rm", rm=rm)
+
+    assert aligning.notes([asked("same.jsonl", 0)], ()) == []
+    [said] = aligning.notes([asked("others.jsonl", 1)], ())
+    assert "they do not look like it in en and tr (" in said and "en and de" not in said
+    plain = experiment(no_model, rm=SameAsPolicy(training=BUDGET, alignment=Alignment(0.0, ("tr",))))
+    [said] = aligning.notes([plain], ["rm_backbone.alignment.langs"])
+    assert "changes nothing without a weight" in said and aligning.notes([plain], ["rm_backbone"]) == []
 
 
 def test_published_models_have_no_source_and_cannot_judge(no_model: Path, checkpoints: dict[str, Path]) -> None:

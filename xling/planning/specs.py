@@ -34,6 +34,7 @@ from xling.models.ridge import half_of
 from xling.models.weights import converted, names_idle_bos, template_digest
 from xling.optimizers import PolicyTraining
 from xling.options import name_of
+from xling.planning.aligning import check_parallel
 from xling.results.specs import (
     AlignSpec,
     BaseSpec,
@@ -472,27 +473,10 @@ def parallel(task: Task, sources: tuple[str, ...], named: tuple[str, ...]) -> St
             f"{setting} pulls a document and its translation together, and with task.document_lang={one} reward models "
             f"read documents in one language. Type task.document_lang=null, or {setting}.weight=0."
         )
-    _check_parallel(task, sources, others)
+    check_parallel(task, sources, others)
     langs = tuple(sorted({*sources, *others}))
     spec = msgspec.to_builtins(ParallelSpec(**data_of(task, langs, "demonstrations"), langs=langs))
     return make("parallel", label_of("parallel", *((lang,) for lang in langs)), by_turns(spec), {})
-
-
-def _check_parallel(task: Task, sources: tuple[str, ...], others: tuple[str, ...]) -> None:
-    """ConfigError where no two documents of a source have translations; generated data has all in all languages."""
-    module = task_module(task)
-    if module.digest(task):
-        return
-    ids = {lang: {row.prompt.id for row in module.demonstrations(task, lang, "train")} for lang in {*sources, *others}}
-    for source in sources:
-        shared = {lang: len(ids[source] & ids[lang]) > 1 for lang in others if lang != source}
-        if alone := ", ".join(lang for lang, enough in shared.items() if not enough):
-            kept = ",".join(lang for lang in others if all(len(ids[one] & ids[lang]) > 1 for one in sources))
-            raise ConfigError(
-                f"rm_backbone.alignment: no two documents of task={name_of(task)} have one id in {source} and in "
-                f"{alone}, so that there are no parallel texts. Give translations of a document its id, or type "
-                f"rm_backbone.alignment.{f'langs=[{kept}]' if kept else 'weight=0'}."
-            )
 
 
 def start_of(
