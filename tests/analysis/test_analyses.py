@@ -131,7 +131,9 @@ def test_accuracy_and_kl_by_hand():
     value = np.arange(9.0).reshape(3, 3) + 50
     kl = np.array([[1.0], [2.0], [3.0]]) + np.array([0.0, 10.0, 20.0])
     found = row(kl_vs_win(entries_of(value, se=0.01, kl=kl)))
-    assert found["within"] == pytest.approx(1) and found["n"] == 9  # within each target both rise with the source
+    assert (
+        found["pearson_within"] == pytest.approx(1) and found["n"] == 9
+    )  # within each target both rise with the source
     assert found["pearson"] == pytest.approx(np.corrcoef(kl.ravel(), value.ravel())[0, 1])
 
 

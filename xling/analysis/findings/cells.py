@@ -297,7 +297,7 @@ def kl_vs_win(entries: Entries) -> Finding:
     return entries.finding(
         "kl_vs_win",
         "Does a policy that went further from SFT win more",
-        ["target_lang", "n", *spread("pearson", "spearman", "within")],
+        ["target_lang", "n", *spread("pearson", "spearman", "pearson_within")],
         _with_divergence,
         "Correlations of KL(policy, SFT) and win rate over all n cells (Pearson, Spearman), and within targets "
         "(Pearson after taking each target's means away: targets differ in both). Intervals: of these very cells as "
@@ -356,4 +356,4 @@ def _coefficients(columns: Sequence[tuple[Floats, Floats]]) -> dict[str, Floats]
     kl, win = (np.concatenate(side, axis=-1) for side in zip(*columns, strict=True))
     apart = [[side - side.mean(axis=-1, keepdims=True) for side in column] for column in columns]
     within = [np.concatenate(side, axis=-1) for side in zip(*apart, strict=True)]
-    return {"pearson": pearson(kl, win), "spearman": spearman(kl, win), "within": pearson(within[0], within[1])}
+    return {"pearson": pearson(kl, win), "spearman": spearman(kl, win), "pearson_within": pearson(within[0], within[1])}

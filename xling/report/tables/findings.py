@@ -53,7 +53,7 @@ _MOST_ROWS = 16  # in the terminal; longer tables show their rows over all targe
 _MOST_PANELS = 3  # beyond that the terminal shows what stands over all targets
 _MOST_LEFT_OUT = 4
 _OF_CELLS = ("source_lang", "target_lang", "best_source_lang", "pairing", "pick", "best")  # text that is of a cell
-_SIGNED = ("difference", "tau", "pearson", "spearman", "within", *GAINS)  # what 0 means something for
+_SIGNED = ("difference", "tau", "pearson", "spearman", "pearson_within", *GAINS)  # what 0 means something for
 
 
 # --- the commands -----------------------------------------------------------------------------------------
