@@ -16,10 +16,8 @@ from xling.errors import StageError
 from xling.grid.plan import make_plan
 from xling.grid.stage import Cell, Stage
 from xling.grid.store import Store
-from xling.judges import llm
 from xling.judges.asking import judge_prompt
 from xling.judges.llm import Settings as LlmJudge
-from xling.judges.llm import by_prompt as fold
 from xling.judges.local import load_local_judge
 from xling.optimizers import best_of_n
 from xling.optimizers.dpo import Settings as DPO
@@ -28,6 +26,8 @@ from xling.planning.judging import notes
 from xling.results.items import read_record
 from xling.results.reading import held_out_pairs, pairs_of
 from xling.results.samples import read_samples
+from xling.stages import llm_judge
+from xling.stages.llm_judge import by_prompt as fold
 from xling.tasks.options import task_module
 from xling.tasks.records import Prompt, Rating
 
@@ -231,8 +231,8 @@ def test_a_judge_that_answers_nothing_is_a_hole_whatever_share_is_allowed(ask: A
 def test_a_judge_without_a_single_answer_is_not_asked_to_the_end(
     tiny_folder: Path, own: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llm, "HOPELESS", 4)
-    monkeypatch.setattr(llm, "PAIRS", 5)
+    monkeypatch.setattr(llm_judge, "HOPELESS", 4)
+    monkeypatch.setattr(llm_judge, "PAIRS", 5)
     server = ChatServer(text=lambda body: "")
     with server.running() as url:
         stage = judge_stage(judged_by(tiny_folder, endpoint(url))).parents["accuracy"]

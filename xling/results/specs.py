@@ -2,7 +2,7 @@
 
 A spec's fields are in the stage's key. One at its default is left out, so that a field can be added without making all
 results again: defaults are empty values, because msgspec compares by identity, and UNSET where null or () is to be in
-the key. Kinds that an option brings have specs in its module (xling/judges/llm.py).
+the key. Kinds that an option brings have specs of their own (xling/stages/llm_judge.py).
 
 The rows that a stage reads stand in its key, where they lie does not. The digest is over what the task gives the
 stage: its languages, its use of them (demonstrations, feedback, prompts), after splitting and choosing, as a set. Rows

@@ -3,7 +3,7 @@
 An optimizer that trains nothing answers with its pick (best_of_n: by the reward), a trained policy with all it says.
 No model runs here: rewards were computed by score stages, and what the judge decides by in stages that its module
 names. That module's `fold` makes wins of it: by scores as in xling/judges, or pair by pair as in
-xling/judges/llm.py.
+xling/stages/llm_judge.py.
 """
 
 from collections.abc import Callable, Sequence
