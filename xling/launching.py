@@ -33,12 +33,13 @@ from xling.judges import judges_its_own
 from xling.measures.own import located, own_measure
 from xling.models.checkpoints import chat_template
 from xling.planning import aligning, packages, sharing
-from xling.planning.dag import RIVALS, idle_ensembles, without_commits
+from xling.planning.dag import RIVALS, idle_ensembles
 from xling.planning.judging import notes
 from xling.planning.pretrained import beyond, strange
 from xling.planning.pretrained import notes as unsuited
 from xling.planning.refusals import cross_fitted, responses_recorded
 from xling.planning.translations import notes as untranslated
+from xling.planning.unresolved import without_commits
 from xling.results.items import Items
 from xling.runners import LAUNCHERS, Launcher, Work
 from xling.tasks.options import Task, task_module

@@ -19,7 +19,7 @@ from xling.models.checkpoints import parameters_of
 from xling.models.hub import UNRESOLVED
 from xling.models.sizes import sizes_of
 from xling.optimizers.ppo import Settings as PPO
-from xling.planning import KINDS, costs, dag, memory
+from xling.planning import KINDS, costs, memory, unresolved
 from xling.planning.dag import judge_stage
 from xling.planning.judging import notes
 from xling.results.specs import located
@@ -207,8 +207,8 @@ PRICED = ("sft", "reward", "align", "aligned", "score")
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    dag._known.cache_clear()
-    dag._settled.cache_clear()
+    unresolved._known.cache_clear()
+    unresolved._settled.cache_clear()
 
 
 def test_revisions_that_nobody_can_be_asked_for(offline: None) -> None:
@@ -216,27 +216,27 @@ def test_revisions_that_nobody_can_be_asked_for(offline: None) -> None:
         experiment(Path("here"), rm=SameAsPolicy(init="owner/reward", revision="v1")),
         policy=LanguageModel("owner/policy"), judge=LlmJudge(checkpoint="owner/judge"), task=Oasst("x"),
     )  # fmt: skip
-    found, names = dag._without_commits(asked)
+    found, names = unresolved._without_commits(asked)
     assert names == {"owner/policy", "owner/reward", "owner/judge"}
     assert {found.policy.revision, found.rm_backbone.revision, found.judge.revision} == {UNRESOLVED}  # type: ignore[union-attr]
     assert found.task == asked.task
     own = experiment(Path("folder"))
-    assert dag._without_commits(own) == (own, frozenset())
+    assert unresolved._without_commits(own) == (own, frozenset())
 
 
 def test_a_translation_model_a_pair_is_asked_for_by_pair(offline: None, tiny_folder: Path) -> None:
     model = Seq2Seq(checkpoint="owner/opus-{source}-{target}")
     organic = msgspec.structs.replace(experiment(tiny_folder, "en", "tr"), translator=model)
-    assert dag._without_commits(organic) == (organic, frozenset())
-    there, names = dag._without_commits(msgspec.structs.replace(organic, reward_data="translated"))
+    assert unresolved._without_commits(organic) == (organic, frozenset())
+    there, names = unresolved._without_commits(msgspec.structs.replace(organic, reward_data="translated"))
     assert names == {"owner/opus-en-tr"}
     assert {s.label for s in stages(there)["translate"].parents.values()} == {"base owner/opus-en-tr@?"}
-    _, names = dag._without_commits(msgspec.structs.replace(organic, sft_data="round_trip"))
+    _, names = unresolved._without_commits(msgspec.structs.replace(organic, sft_data="round_trip"))
     assert names == {"owner/opus-en-tr", "owner/opus-tr-en"}
 
 
 def test_an_unresolved_model_is_planned_and_never_cached(offline: None) -> None:
-    asked, _ = dag._without_commits(changed(experiment(Path("x")), "policy", checkpoint="google/mt5-small"))
+    asked, _ = unresolved._without_commits(changed(experiment(Path("x")), "policy", checkpoint="google/mt5-small"))
     base = stages(asked)["base"]
     assert base.label == "base google/mt5-small@?" and base.spec["commit"] == UNRESOLVED
     assert work(stages(asked)["pool"]).flops["sampling"] > 0  # by the table

@@ -38,7 +38,8 @@ from xling.optimizers.grpo import Settings as GRPO
 from xling.optimizers.ppo import Settings as PPO
 from xling.optimizers.rloo import Settings as RLOO
 from xling.planning import KINDS
-from xling.planning.dag import REFERENCES_TRAINED, cells_from, judge_stage
+from xling.planning.controls import REFERENCES_TRAINED
+from xling.planning.dag import cells_from, judge_stage
 from xling.results.samples import read_samples
 from xling.results.specs import AlignSpec, located
 from xling.rewards.bag_of_words import Settings as BagOfWords

@@ -18,7 +18,8 @@ from xling.errors import ConfigError
 from xling.experiment import Experiment, experiment_from
 from xling.judges.target_rm import Settings as TargetRM
 from xling.optimizers.ppo import Settings as PPO
-from xling.planning.dag import SHUFFLES, SOURCELESS, cells_from, judge_stage
+from xling.planning.controls import SHUFFLES, SOURCELESS
+from xling.planning.dag import cells_from, judge_stage
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.frozen_lm import Settings as FrozenLM
 from xling.rewards.same_as_policy import Settings as SameAsPolicy

@@ -38,7 +38,8 @@ from xling.models.load import load_policy
 from xling.models.states import log_likelihood
 from xling.models.text import prompt_ids, response_ids
 from xling.optimizers import best_of_n
-from xling.planning.dag import SOURCELESS, judge_stage
+from xling.planning.controls import SOURCELESS
+from xling.planning.dag import judge_stage
 from xling.planning.specs import base
 from xling.results.items import read_record
 from xling.rewards.bag_of_words import Settings as BagOfWords

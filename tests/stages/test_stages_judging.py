@@ -41,7 +41,8 @@ from xling.models.load import load_policy
 from xling.models.ridge import half_of
 from xling.models.states import log_likelihood
 from xling.models.text import prompt_ids, response_ids
-from xling.planning.dag import SHUFFLES, cells_from, judge_stage
+from xling.planning.controls import SHUFFLES
+from xling.planning.dag import cells_from, judge_stage
 from xling.planning.datacheck import check_data
 from xling.planning.judging import notes
 from xling.planning.refusals import check

@@ -19,7 +19,7 @@ from xling.grid.stage import Context, Interrupted
 from xling.judges import win_shares
 from xling.models.states import padded_batch
 from xling.optimizers import best_of_n, picker, picker_in_spec, soft_best_of_n
-from xling.planning.dag import SHUFFLES
+from xling.planning.controls import SHUFFLES
 from xling.rewards.alignment import Learnt, added, nearness
 from xling.rewards.networks import distinct, reward_batch, reward_loss
 from xling.rewards.untrained import hashed_score

@@ -31,7 +31,8 @@ from xling.grid.plan import make_plan
 from xling.grid.stage import Stage
 from xling.grid.store import Store
 from xling.optimizers.best_of_n import Settings as BestOfN
-from xling.planning.dag import SHUFFLES, cells_from, judge_stage
+from xling.planning.controls import SHUFFLES
+from xling.planning.dag import cells_from, judge_stage
 from xling.planning.translations import notes
 from xling.rewards.bag_of_words import Settings as BagOfWords
 from xling.rewards.frozen_lm import Settings as FrozenLM

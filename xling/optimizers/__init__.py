@@ -227,7 +227,7 @@ def held_by(settings: PolicyTraining) -> Held:
 
 
 class Stages(Protocol):
-    """The stages that an optimizer may ask for, of the cell's target (xling/planning/dag.py)."""
+    """The stages that an optimizer may ask for, of the cell's target (xling/planning/target.py)."""
 
     def pool(self) -> Stage:
         """policy.n samples of SFT_t to each test prompt, the same for all sources."""

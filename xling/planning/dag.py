@@ -7,29 +7,25 @@ base -- sft[l] -- reward[s] ------------ score[s,t] -- judge[s,t]
 A policy that an optimizer trains answers in the pool's place: align[s,t] from sft[t] and reward[s], then aligned[s,t].
 """
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 from msgspec.structs import replace
 
-from xling.config.common import CEILINGS, Ensemble, Language, Objective
+from xling.config.common import CEILINGS, Ensemble, Objective
 from xling.config.policies import LanguageModel
 from xling.digests import file_digest
 from xling.errors import ConfigError, expanded
 from xling.experiment import Experiment
-from xling.grid.records import AxisValue
 from xling.grid.stage import NO_SOURCE, WHERE, Cell, Json, Stage
-from xling.models.checkpoints import parameters_of
 from xling.models.encoder import encoder_identity
-from xling.models.hub import UNRESOLVED, HubUnreachable, commit_of, is_repository
-from xling.optimizers import OPTIMIZERS, trains
+from xling.optimizers import OPTIMIZERS
+from xling.planning.controls import control_experiments
 from xling.planning.judging import Judged, answering_spec, module_of
 from xling.planning.refusals import check, check_half, check_reward_model, cross_fitted, responses_recorded
 from xling.planning.specs import (
-    TargetStages,
     codes,
     data_of,
     features,
@@ -48,25 +44,15 @@ from xling.planning.specs import (
     side_of,
     stage_of,
 )
-from xling.planning.translations import directions, heard, policy_of, regime_of, silver, translates_feedback
+from xling.planning.target import TargetStages
+from xling.planning.translations import heard, policy_of, regime_of, silver, translates_feedback
 from xling.results.specs import EnsembleSpec, JudgeSpec, ScoreSpec
-from xling.rewards import REWARDS, EncoderReader, budget_of, encoder_of, has_source, objective_of, reader_of
-from xling.rewards.frozen_lm import Settings as FrozenLM
-from xling.rewards.likelihood import Settings as Likelihood
+from xling.rewards import REWARDS, EncoderReader, budget_of, has_source, objective_of, reader_of
 from xling.rewards.settings import RewardModel
-from xling.rewards.system import Settings as System
-from xling.rewards.untrained import Control
 from xling.rewards.untrained import Settings as Untrained
-from xling.tasks.options import Task, offers
-from xling.tasks.records import Half, HasFolds
-from xling.tasks.render import has_cue, with_facts
+from xling.tasks.records import Half
+from xling.tasks.render import with_facts
 
-Asked = tuple[Experiment, RewardModel]  # with the kind of reward model that may judge it
-
-SHUFFLES = 5  # permutations of the labels: the null band
-SHUFFLES_TRAINED = 1  # the same where each trains a policy
-REFERENCES_TRAINED = ("random", "gold")  # rewards that a policy is trained against as a control: neither learnt
-SOURCELESS: tuple[Control, ...] = get_args(Control)
 ADDED = tuple(name for name in get_args(Untrained.__annotations__["score"]) if name not in CEILINGS)  # ensemble.also
 RIVALS = "rivals"  # controls=rivals: no permuted labels
 
@@ -109,87 +95,6 @@ def _one_place(experiment: Experiment) -> str:
         f"{name} would be in one place of the matrix twice, with other settings each time. Run the rows that it "
         "stands beside as grids of their own, or type controls=false."
     )
-
-
-def control_experiments(asked: Sequence[Asked], permuted: bool = True) -> list[Asked]:
-    """Controls and references (docs/controls.md): untrained ones once a target, permuted labels for every source."""
-    variants: list[Asked] = []
-    for experiment, judging in asked:
-        axes = experiment.axes
-        if permuted and hasattr(experiment.rm_backbone, "permutation"):
-            for k in range(1, (SHUFFLES_TRAINED if trains(experiment.optimizer) else SHUFFLES) + 1):
-                rm = replace(experiment.rm_backbone, permutation=k)
-                place = {**axes, "rm_backbone": f"shuffled_{k}:{axes['rm_backbone']}"}
-                variants.append((replace(experiment, axes=place, rm_backbone=rm), judging))
-        for rm_reference, read in _references(experiment):
-            place = _place(axes, rm_reference.name, read)
-            alone = {"reward_data": "organic", "ensemble": Ensemble()}
-            reference = replace(experiment, axes=place, rm_backbone=rm_reference, **alone)
-            if trains(reference.optimizer):
-                own = reference.optimizer.for_untrained_reward()
-                reference = replace(reference, optimizer=own)
-            variants.append((reference, judging))
-    return variants + _system_identity(asked)
-
-
-def _place(axes: Mapping[str, AxisValue], name: str, read: str = "") -> dict[str, AxisValue]:
-    """Axes of a reference: of the reward model's settings it has `read` alone."""
-    kept = {axis: value for axis, value in axes.items() if not axis.startswith("rm_backbone.") or axis == read}
-    return kept | {"rm_backbone": name}
-
-
-def _system_identity(asked: Sequence[Asked]) -> list[Asked]:
-    """Of recorded systems, once a target: who wrote it, by that system's mean rating in all other languages asked for.
-
-    It learns from ratings abroad and reads no response: a rival without a source of its own.
-    """
-    learnt = [one for one in asked if _learns_from_systems(one[0])]
-    langs: dict[Task, dict[str, Language]] = {}
-    for experiment, _ in learnt:
-        langs.setdefault(experiment.task, {}).update((lang.code, lang) for lang in experiment.source_langs)
-    found: list[Asked] = []
-    for experiment, judging in learnt:
-        there = langs[experiment.task]
-        sources = tuple(there[code] for code in sorted(there) if code != experiment.target_lang.code)
-        if sources:
-            place = _place(experiment.axes, "system") | {"source_lang": NO_SOURCE}
-            alone = {"rm_backbone": System(), "source_langs": sources, "ensemble": Ensemble()}
-            found.append((replace(experiment, axes=place, **alone), judging))
-    return found
-
-
-def _learns_from_systems(experiment: Experiment) -> bool:
-    """Whether its heads are cross-fitted on the recorded responses of its own task."""
-    own = responses_recorded(experiment) and experiment.reward_task is None
-    return own and has_source(experiment.rm_backbone) and isinstance(experiment.task, HasFolds)
-
-
-def _references(experiment: Experiment) -> list[tuple[RewardModel, str]]:
-    """What learns nothing, each with the axis of the reward model's settings that it has in common with the cell."""
-    if experiment.sft_data != "organic":  # there the policy goes by the source, and references have none
-        return []
-    if responses_recorded(experiment):
-        return _references_of_people(experiment)
-    gold = "quality" in offers(experiment.task)
-    bare = has_cue(experiment.task)
-    names = REFERENCES_TRAINED if trains(experiment.optimizer) else SOURCELESS
-    there = (n for n in names if (gold or n != "gold") and (bare or not n.startswith("likelihood_gain")))
-    return [(Untrained(name), "") for name in there]  # type: ignore[arg-type]
-
-
-def _references_of_people(experiment: Experiment) -> list[tuple[RewardModel, str]]:
-    """Of recorded responses: among others what a frozen encoder or language model says that is read anyway."""
-    rm, found = experiment.rm_backbone, list[tuple[RewardModel, str]]()
-    found += [(Untrained(name), "") for name in ("random", "length", "shorter", "consensus", "human")]
-    if has_source(rm) and (encoder := encoder_of(rm)):
-        found.append((Untrained("cosine", encoder), "rm_backbone.encoder"))
-    if isinstance(experiment.policy, LanguageModel):
-        found.append((Untrained("likelihood_base"), ""))
-    elif isinstance(rm, FrozenLM) and rm.checkpoint:
-        read = ("checkpoint", "max_prompt_tokens", "max_response_tokens", "truncation_side", "pad_token")
-        own = Likelihood(**{name: getattr(rm, name) for name in read})
-        found.append((own, "rm_backbone.checkpoint"))
-    return found
 
 
 def judge_stage(experiment: Experiment, judging: RewardModel | None = None) -> Stage:
@@ -315,14 +220,9 @@ def _scoring(experiment: Experiment) -> tuple[dict[str, Stage], dict[str, Any]]:
 
 def rewards(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
     """What a cell picks by: the scores of its reward model, or of an ensemble of them and of references."""
-    ensemble, trained, learnt_from = experiment.ensemble, has_source(experiment.rm_backbone), experiment.source_langs
+    ensemble, trained = experiment.ensemble, has_source(experiment.rm_backbone)
     _check_ceilings(experiment)
-    sources = [(lang,) for lang in learnt_from] if ensemble.sources == "apart" else [learnt_from]
-    models = {
-        (stage := score(replace(experiment, seed=seed, source_langs=langs), pools)).key: stage
-        for langs in (sources if trained else sources[:1])
-        for seed in ensemble_seeds(experiment.seed, ensemble.seeds if _seed_decides(experiment) else 1)
-    }
+    models = {stage.key: stage for stage in (score(one, pools) for one in _reward_models(experiment))}
     objective = objective_of(experiment.feedback_task, experiment.rm_backbone)
     references = [_reference(experiment, name, pools, objective) for name in sorted(set(ensemble.also))]
     if len(models) == 1 and not references:
@@ -343,6 +243,18 @@ def rewards(experiment: Experiment, pools: Mapping[str, Stage]) -> Stage:
     return make("ensemble", label, spec, parents)
 
 
+def _reward_models(experiment: Experiment) -> list[Experiment]:
+    """A cell for each reward model that it picks by: of other seeds, or of each source language alone."""
+    ensemble, learnt_from = experiment.ensemble, experiment.source_langs
+    apart = has_source(experiment.rm_backbone) and ensemble.sources == "apart"
+    seeds = ensemble_seeds(experiment.seed, ensemble.seeds if _seed_decides(experiment) else 1)
+    return [
+        replace(experiment, seed=seed, source_langs=langs)
+        for langs in ([(lang,) for lang in learnt_from] if apart else [learnt_from])
+        for seed in seeds
+    ]
+
+
 def _seed_decides(experiment: Experiment) -> bool:
     """Whether another seed would make another reward model: a trained network, or heads of other folds."""
     rm = experiment.rm_backbone
@@ -359,38 +271,46 @@ def _check_ceilings(experiment: Experiment) -> None:
         )
 
 
-IDLE = {  # settings of ensemble, and why they may change nothing
-    "seeds": "no seed decides what it scores, so that there is one of it. Leave it out, or type source_lang=de+en "
-    "ensemble.sources=apart for several reward models.",
-    "sources": "it learns from one language at a time, or from none. Type source_lang=de+en or source_lang=others.",
-    "combine": "each cell has one. Type ensemble.seeds=3, or source_lang=de+en ensemble.sources=apart, too.",
-    "scale": "each cell has one score. Type ensemble.seeds=3 or ensemble.also=[consensus], too.",
-    "weight": "ensemble.also names nothing to weigh. Type ensemble.also=[likelihood_sft], too.",
+# Settings of ensemble: where one that is not the default changes a cell's rewards, and why it may not.
+IDLE: Mapping[str, tuple[Callable[[Experiment], bool], str]] = {
+    "seeds": (
+        lambda experiment: _seed_decides(experiment),
+        "no seed decides what it scores, so that there is one of it. Leave it out, or type source_lang=de+en "
+        "ensemble.sources=apart for several reward models.",
+    ),
+    "sources": (
+        lambda experiment: has_source(experiment.rm_backbone) and len(experiment.source_langs) > 1,
+        "it learns from one language at a time, or from none. Type source_lang=de+en or source_lang=others.",
+    ),
+    "combine": (
+        lambda experiment: len(_reward_models(experiment)) > 1,
+        "each cell has one. Type ensemble.seeds=3, or source_lang=de+en ensemble.sources=apart, too.",
+    ),
+    "scale": (
+        lambda experiment: len(_reward_models(experiment)) > 1 or bool(experiment.ensemble.also),
+        "each cell has one score. Type ensemble.seeds=3 or ensemble.also=[consensus], too.",
+    ),
+    "weight": (
+        lambda experiment: bool(experiment.ensemble.also),
+        "ensemble.also names nothing to weigh. Type ensemble.also=[likelihood_sft], too.",
+    ),
 }
 
 
 def idle_ensembles(asked: Sequence[Experiment]) -> list[str]:
     """A sentence for each setting of ensemble that changes no cell of some kind of reward model."""
     said, usual = list[str](), Ensemble()
-    for name, why in IDLE.items():
+    for name, (decides, why) in IDLE.items():
         set_, kinds = dict[object, None](), dict[str, list[Experiment]]()
         for experiment in asked:
             if (value := getattr(experiment.ensemble, name)) != getattr(usual, name):
                 set_[value] = None
                 kinds.setdefault(experiment.rm_backbone.name, []).append(experiment)
-        idle = [kind for kind, cells in kinds.items() if not any(_decided_by(name, cell) for cell in cells)]
+        idle = [kind for kind, cells in kinds.items() if not any(map(decides, cells))]
         if idle:
             values = ",".join(map(str, set_))
             said.append(f"ensemble.{name}={values} changes nothing for rm_backbone={', '.join(idle)}: {why}")
     return said
-
-
-def _decided_by(name: str, experiment: Experiment) -> bool:
-    """Whether a cell's rewards would be others without a setting of ensemble."""
-    experiment = _with_facts(experiment)
-    pools = _samples(experiment, experiment.target_lang.code)
-    without = replace(experiment.ensemble, **{name: getattr(Ensemble(), name)})
-    return rewards(experiment, pools).key != rewards(replace(experiment, ensemble=without), pools).key
 
 
 def ensemble_seeds(seed: int, count: int) -> range:
@@ -445,70 +365,3 @@ def score(
     models, of_models = _scoring(experiment)
     label = label_of("score", _heard(experiment) if has_source(rm) else (rm.name,), (lang,))
     return make("score", label + mark(rm), {**msgspec.to_builtins(spec), **of_models}, parents | models)
-
-
-# --- models of the hub in an offline dry run ----------------------------------------------------------------
-
-# Settings that name a checkpoint, and those that say which revision of it (xling/config).
-NAMES = {"checkpoint": "revision", "init": "revision", "policy": "policy_revision", "reference": "reference_revision"}
-
-
-def without_commits(asked: Sequence[Experiment]) -> tuple[list[Experiment], list[str]]:
-    """The experiments with UNRESOLVED for each revision whose commit cannot be looked up, and a sentence that says so.
-
-    A key names a commit, so that a branch that moves does not move under a grid. A dry run only counts: without a
-    network it plans with UNRESOLVED, whose results no store has. A run looks the commit up on the hub, or fails.
-    """
-    found = [_without_commits(experiment) for experiment in asked]
-    if not (lost := frozenset[str]().union(*(names for _, names in found))):
-        return list(asked), []
-    said = (
-        f"The hub cannot be reached: {', '.join(sorted(lost))} planned without a commit, as this dry run alone may. "
-        "Nothing that depends on them counts as cached."
-    )
-    if unsized := ", ".join(sorted(name for name in lost if parameters_of(name, None) is None)):
-        said += (
-            f" How large {unsized} is cannot be known either: its stages' times are guesses, their memory is left out."
-        )
-    return [experiment for experiment, _ in found], [said]
-
-
-def _without_commits(experiment: Experiment) -> tuple[Experiment, frozenset[str]]:
-    """(the experiment with them, the repositories that they are of)."""
-    found: Experiment
-    found, repositories = _settle(experiment)
-    translator, translates = found.translator, found.sft_data != "organic" or translates_feedback(found)
-    if translator is None or not translates:
-        return found, repositories
-    revision = getattr(translator, "revision", None)
-    if lost := {name for name in translator.checkpoints(directions(found)) if not _known(name, revision)}:
-        unknown = replace(translator, revision=UNRESOLVED)
-        return replace(found, translator=unknown), repositories | lost
-    return found, repositories
-
-
-def _settle(settings: Any) -> tuple[Any, frozenset[str]]:
-    changed: dict[str, Any] = {}
-    repositories: frozenset[str] = frozenset()
-    for name in settings.__struct_fields__:
-        value, revision = getattr(settings, name), NAMES.get(name, "")
-        if isinstance(value, Struct) and not isinstance(value, Task | Language):
-            changed[name], more = _settled(value)
-            repositories |= more
-        elif isinstance(value, str) and hasattr(settings, revision) and not _known(value, getattr(settings, revision)):
-            changed[revision] = UNRESOLVED
-            repositories |= {value}
-    return replace(settings, **changed), repositories
-
-
-_settled = lru_cache(maxsize=4096)(_settle)  # of the parts of experiments, which cells have in common
-
-
-@lru_cache(maxsize=64)
-def _known(checkpoint: str, revision: str | None) -> bool:
-    try:
-        if is_repository(checkpoint):
-            commit_of(checkpoint, revision)
-    except HubUnreachable:
-        return False
-    return True
