@@ -9,6 +9,7 @@ cosine; the mean state of each language is taken off first, which leaves fewer h
 is 100 / COUNT percent. The facts are of the validation prompts; nothing is trained.
 """
 
+import argparse
 import itertools
 import random
 import sys
@@ -76,7 +77,9 @@ def retrieval(
 
 def main() -> int:
     torch.set_num_threads(1)
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else BASE_FOLDER
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=BASE_FOLDER)
+    folder = parser.parse_args().folder
     model, tokenizer = load_policy(folder)
     print(f"percent of {COUNT} texts that find their like in another language; chance {100 / COUNT:.1f}")
     for kind in KINDS:

@@ -3,6 +3,7 @@
 python benchmarks/choosing.py [WORLDS]
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -35,4 +36,6 @@ def main(times: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("worlds", nargs="?", type=int, default=200)
+    main(parser.parse_args().worlds)

@@ -8,8 +8,8 @@ as many bytes as the weights that learn. Beyond that nothing may grow. Exit code
 1.02 times one of 16.
 """
 
+import argparse
 import os
-import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -17,7 +17,10 @@ from pathlib import Path
 MICRO, BATCHES, MOST = 8, (8, 16, 64), 1.02
 
 
-def main(trainers: list[str]) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trainers", nargs="*", metavar="TRAINER")
+    trainers = parser.parse_args().trainers
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     warnings.simplefilter("ignore")
     from trainings import TRAINERS, Case, peak, saved
@@ -38,4 +41,4 @@ def main(trainers: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

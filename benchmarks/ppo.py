@@ -10,6 +10,7 @@ wall clock. Exit code 1 if PPO of one pass (which updates as often as trl's RLOO
 or if scoring and the reference take more than 35 % of a step of PPO at its defaults.
 """
 
+import argparse
 import os
 import sys
 import tempfile
@@ -210,7 +211,9 @@ def main() -> int:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     datasets.disable_progress_bars()
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 12
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("steps", nargs="?", type=int, default=12)
+    steps = parser.parse_args().steps
     task = MicroSummarization(languages=("de", "en", "tr"))
     texts = list(
         dict.fromkeys(p.text for lang in task.languages for p in micro_summarization.prompts(task, lang, "train")[:200])

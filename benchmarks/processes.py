@@ -6,6 +6,7 @@ Memory is the largest resident set of process 0 above what it is with its librar
 make the same three steps of AdamW in float32, and their losses must be equal to 1e-5.
 """
 
+import argparse
 import json
 import os
 import resource
@@ -100,4 +101,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main() if len(sys.argv) == 1 else train(sys.argv[1], Path(sys.argv[2])))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ours", nargs="*", help=argparse.SUPPRESS)  # of the processes that it starts: how, and a folder
+    ours = parser.parse_args().ours
+    sys.exit(train(ours[0], Path(ours[1])) if ours else main())

@@ -8,6 +8,7 @@ micro policy and its prompts, once with an mT5 of random weights that reads the 
 end). Exit code 1 if the micro policy's ratio of processor times is below 2.
 """
 
+import argparse
 import os
 import sys
 import time
@@ -96,7 +97,9 @@ def mt5(vocabulary: int) -> Any:
 
 def main() -> int:
     torch.set_num_threads(1)
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 48
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prompts", nargs="?", type=int, default=48)
+    count = parser.parse_args().prompts
     task = MicroSummarization(languages=("de", "en", "tr"))
     texts = [p.text for lang in task.languages for p in micro_summarization.prompts(task, lang, "test")[: count // 3]]
     model, tokenizer = load_policy(BASE_FOLDER)

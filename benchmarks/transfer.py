@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     documents: list[str] = []
     rows: dict[str, Seeds] = {}
     for grid in given.grids:
-        rows |= curves(Store(given.root), grid, documents)
+        found = curves(Store(given.root), grid, documents)
+        rows |= {f"{name} of {grid}" if name in rows else name: row for name, row in found.items()}
     if any(len(curve) != len(documents) for row in rows.values() for own in row.values() for curve in own.values()):
         print("The cells of these grids have different documents.")
         return 1

@@ -168,3 +168,9 @@ def test_planning_imports_nothing_heavy(tmp_path: Path) -> None:
     found = imported(str(ROOT / "launch.py"), "sweeps=embedded", "dry_run=true", cwd=tmp_path)
     assert "hydra" in found and not found & (HEAVY | {"pandas"})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
+def test_a_benchmark_that_is_typed_has_a_help(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "__main__" not in text or "ArgumentParser(" in text
