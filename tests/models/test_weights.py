@@ -397,7 +397,9 @@ def test_files_that_are_not_whole_are_refused_while_planning_and_on_loading(
         load.load_policy(folder)
 
 
-@pytest.mark.parametrize(("name", "use"), [("llama", "policy"), ("mt5", "reward"), ("xlm", "encoder")])
+@pytest.mark.parametrize(
+    ("name", "use"), [("llama", "policy"), ("mt5", "reward"), ("xlm", "encoder"), ("xlm", "sentence_encoder")]
+)
 def test_a_model_without_a_tokenizer_is_refused_while_planning_and_on_loading(
     copy: Callable[[str], Path], name: str, use: str
 ) -> None:

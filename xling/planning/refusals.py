@@ -20,7 +20,10 @@ from xling.tasks.options import Task, offers, task_module, tasks_offering
 from xling.tasks.reading import NEEDED
 from xling.tasks.records import Half, HasFolds, Offer, Split
 
-OF_RECORDED = "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human."
+OF_RECORDED = (
+    "Use rm_backbone=sentence_encoder, bag_of_words, system, length, random, cosine or human; or, with "
+    "rm_backbone.checkpoint=FOLDER, frozen_lm or likelihood."
+)
 
 
 def check(experiment: Experiment, judging: RewardModel) -> None:

@@ -73,7 +73,8 @@ def check(rm: OfPolicy, choices: Choices, use: Use = "reward") -> None:
     if not isinstance(policy, LanguageModel):
         raise ConfigError(
             f"rm_backbone={rm.name} needs a language model and policy=recorded has none. Use rm_backbone="
-            "sentence_encoder, bag_of_words, system, length, random, cosine or human."
+            "sentence_encoder, bag_of_words, system, length, random, cosine or human; or, with "
+            "rm_backbone.checkpoint=FOLDER, frozen_lm or likelihood."
         )
     own = start(rm, policy)
     if isinstance(own, Base) and rm.init != "base":
