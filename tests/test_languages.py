@@ -183,3 +183,18 @@ def test_a_language_by_its_name_and_one_that_is_not_there() -> None:
     assert language_hint("cn", ["de", "zh"]) == " Did you mean 'zh'? Type zh."
     assert language_hint("fil", ["de", "fi"]) == " Did you mean 'fi'? 'fil' is the code of another language."
     assert language_hint("pt-BR", ["de"]) == " 'pt-BR' is pt, which is not among them."
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("German", "de"), ("deutsch", "de"), (" English ", "en"), ("Norwegian Bokmål", "no"), ("中文", "zh"),
+     ("Simplified Chinese", "zh"), ("Chinese (Traditional)", "zh-Hant")],
+)  # fmt: skip
+def test_a_name_is_answered_with_its_code(name: str, code: str) -> None:
+    hint = language_hint(name, ["de", "en", "no", "pt", "zh", "zh-Hant"])
+    assert hint == f" Languages have codes, and {name!r} is {code}. Type {code}."
+
+
+def test_a_name_of_a_language_that_is_not_there_and_one_of_none() -> None:
+    assert language_hint("French", ["de"]) == " Languages have codes, and 'French' is fr, which is not among them."
+    assert language_hint("Elvish", ["de"]) == ""

@@ -317,6 +317,14 @@ def test_names_that_differ_in_case_alone_are_two_and_said(tmp_path: Path) -> Non
     assert not rows.bad and sorted(rows.similar) == [("id", "D1", "d1"), ("system", "GPT", "gpt")]
 
 
+def test_raters_that_differ_in_case_or_spaces_alone_are_two_and_said(tmp_path: Path) -> None:
+    """Also where a response has several ratings and is one row; who differs in spaces around the name is the same."""
+    raters = ["Ann", "ann ", " Ann", "Bob", "Bob  B", "bob B", 7, "7.0"]
+    given = [line(rater=name, rating=n % 5) for n, name in enumerate(raters)]
+    rows = read(write(tmp_path / "f.jsonl", *given))
+    assert rows.similar == [("rater", "Ann", "ann"), ("rater", "Bob  B", "bob B")]
+
+
 def test_decimal_commas_where_semicolons_separate(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
     path.write_text(

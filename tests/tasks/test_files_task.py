@@ -448,10 +448,12 @@ def test_languages_of_any_code_are_found_and_varieties_are_kept_apart_where_they
 
 def test_names_of_languages_are_answered_with_codes(tmp_path: Path) -> None:
     named = config(tmp_path / "f.jsonl", [row | {"lang": "german"} for row in rated("x", 6)])
-    with pytest.raises(DataError, match=r"unknown language 'german'\. Languages have codes, as German has de"):
+    with pytest.raises(
+        DataError, match=r"unknown language 'german'\. Languages have codes, and 'german' is de\. Type de"
+    ):
         files.summary(named, known=["de", "tr"])
     with pytest.raises(
-        ConfigError, match=r"no rows in 'de'; it has german\. Write codes in the data.* place of german"
+        ConfigError, match=r"no rows in 'de'; it has german\. Write codes in the data.* place of german \(de\)"
     ):
         files.recorded(named, "de")
 

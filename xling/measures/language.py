@@ -309,7 +309,7 @@ def _is_valid(code: str) -> bool:
 def language_hint(code: str, known: Iterable[str], names: Mapping[str, str] | None = None) -> str:
     """Suggestion for an unknown language code: the code it stands for, else a near one, else an empty string.
 
-    names: of languages, in lower case, to their codes.
+    names: of languages, in lower case, to their codes; beside those that CLDR has in English and in their own language.
     """
     there = list(known)
     typed = code.strip().casefold()
@@ -319,5 +319,26 @@ def language_hint(code: str, known: Iterable[str], names: Mapping[str, str] | No
             return f" Did you mean '{one}'? Type {one}."
     if language_of_code(code) != code or standard(code) != code:
         return f" {shown(code)} is {language_of_code(code)}, which is not among them."
+    if named := code_of_name(code, there):
+        end = f". Type {named}." if named in there else ", which is not among them."
+        return f" Languages have codes, and {shown(code)} is {named}{end}"
     near = did_you_mean(code, there)
     return f"{near} {shown(code)} is the code of another language." if near and _is_valid(code) else near  # fil, not fi
+
+
+def code_of_name(name: str, known: Iterable[str] = ()) -> str:
+    """The code of the language that CLDR calls so in English or, of those known, in itself; empty where none is."""
+    from babel import Locale, UnknownLocaleError
+
+    name = name.strip().casefold()
+    english = {str(said).casefold(): code for code, said in Locale("en").languages.items()}
+    if name in english:
+        return language_of_code(english[name].replace("_", "-"))
+    for code in known:
+        try:
+            own = Locale.parse(code, sep="-")
+        except (UnknownLocaleError, ValueError):
+            continue
+        if name in {str(own.get_display_name(lang)).casefold() for lang in ("en", own)}:
+            return code
+    return ""

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from xling.errors import ConfigError, DataError, did_you_mean, listed
-from xling.measures.language import is_code, language_hint, language_of_code, standard
+from xling.measures.language import code_of_name, is_code, language_hint, language_of_code, standard
 from xling.tasks import defaults
 from xling.tasks.findings import (
     LanguageSummary,
@@ -411,7 +411,8 @@ def _in(config: Settings, lang: str) -> list[Row]:
     if lang not in found:
         what = f"Name languages of the data with task.languages=[{','.join(sorted(found)[:20])}]."
         if uncoded := [one for one in sorted(found) if not is_code(one)]:
-            what = f"Write codes in the data, as de is German's, in the place of {listed(uncoded[:20])}."
+            named = [f"{one} ({code})" if (code := code_of_name(one)) else one for one in uncoded[:20]]
+            what = f"Write codes in the data, as de is German's, in the place of {listed(named)}."
         kept = f" To keep {lang} apart from it type task.languages=[{lang}]." if language_of_code(lang) in found else ""
         raise ConfigError(
             f"{config.path} has no rows in {lang!r}; it has {listed(sorted(found))}.{language_hint(lang, found)}{kept} "

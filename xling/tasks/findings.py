@@ -94,7 +94,8 @@ def said(config: Settings, rows: Rows, by_lang: dict[str, LanguageSummary]) -> l
         found.append(note)
     for role, name, other in rows.similar:
         found.append(
-            f"`{role}` has {shown(name)} and {shown(other)}, which differ in case alone: they are read as two."
+            f"`{role}` has {shown(name)} and {shown(other)}, which differ in case or spaces alone: they are read "
+            "as two."
         )
     if any(one.numbers for one in rows.unrated):
         found.append(rows.unrated_text(config.rating_field))

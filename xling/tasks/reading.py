@@ -15,7 +15,7 @@ Knows no torch; xling/tasks/files.py makes a task of it.
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -36,7 +36,7 @@ from xling.tasks.tables import Table, open_table
 from xling.tasks.texts import Texts, blank
 from xling.tasks.wmt import published
 
-SIMILAR = 3  # names that differ in case alone, of which so many are said
+SIMILAR = 3  # names of one role that look alike, of which so many are said
 
 
 def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
@@ -48,7 +48,7 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
     """
     rows, texts = Rows(list(paths)), Texts()
     seen, named = _Seen(rows, texts), _languages_of(paths, reading)
-    watched = list[tuple[str, Repeats]]()
+    watched, raters = list[tuple[str, Repeats]](), set[str]()
     for file, path in enumerate(paths):
         own = msgspec.structs.replace(reading, lang=named.get(path, reading.lang), split=_split_of(path, reading))
         table, own = _opened(path, own, rows)
@@ -66,6 +66,7 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
             repeats.see(found, (row.lang, row.id))  # type: ignore[arg-type]  # a row that could be read
             if rows.binary and row.kind == "rating" and row.rating not in (0.0, 1.0):
                 rows.binary = False
+            raters.add(row.rater)
             if seen.rated_before(row):
                 rows.noted["again", row.lang].append(place)
                 continue
@@ -90,7 +91,7 @@ def read_rows(paths: Sequence[Path], reading: Reading) -> Rows:
     for name, repeats in watched:
         for column, counts in repeats.found(groups).items():
             rows.repeats.setdefault(column, (name, *counts))
-    _compare(rows, texts)
+    _compare(rows, texts, raters)
     return rows
 
 
@@ -199,8 +200,11 @@ def _join(rows: Rows, texts: Texts) -> None:
         ]
 
 
-def _compare(rows: Rows, texts: Texts) -> None:
-    """Note prompts that are the same text in another form, groups in two splits, and names that look alike."""
+def _compare(rows: Rows, texts: Texts, raters: Collection[str]) -> None:
+    """Note prompts that are the same text in another form, groups in two splits, and names that look alike.
+
+    raters: of all good rows, also of those that are averaged with another.
+    """
     shapes: dict[str, str] = {}
     splits: dict[str, str] = {}
     for lang in sorted(rows.languages):
@@ -212,11 +216,11 @@ def _compare(rows: Rows, texts: Texts) -> None:
             if row.split and row.kind != "prompt" and splits.setdefault(row.group, row.split) != row.split:
                 rows.noted["crossing", lang].append(row.place)
     every = [row for own in rows.languages.values() for row in own]
-    for role in ("id", "system", "dataset"):
+    names = {role: {getattr(row, role) for row in every} for role in ("id", "system", "dataset")} | {"rater": raters}
+    for role, own in names.items():
         first: dict[str, str] = {}
-        for name in sorted({getattr(row, role) for row in every}):
-            if (other := first.setdefault(name.casefold(), name)) != name and len(rows.similar) < SIMILAR:
-                rows.similar.append((role, other, name))
+        alike = ((first.setdefault(" ".join(name.casefold().split()), name), name) for name in sorted(own))
+        rows.similar += [(role, other, name) for other, name in alike if other != name][:SIMILAR]
 
 
 class _Seen:

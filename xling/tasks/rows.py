@@ -165,7 +165,7 @@ class Rows:
     named_after: dict[str, str] = field(default_factory=dict)  # files whose names say their language
     written: Counter[str] = field(default_factory=Counter)  # columns whose chats were written as text
     marked: Counter[tuple[str, str]] = field(default_factory=Counter)  # (column, a mark of chats that its texts have)
-    similar: list[tuple[str, str, str]] = field(default_factory=list)  # (role, name, name): differ in case alone
+    similar: list[tuple[str, str, str]] = field(default_factory=list)  # (role, name, name): look alike
     documents: dict[str, str] = field(default_factory=dict)  # file -> the column that names its documents unasked
     repeats: dict[str, tuple[str, int, int]] = field(default_factory=dict)  # column -> (file, values, prompts)
     near: int = 0  # groups that were joined as one character tells their prompts apart
