@@ -235,7 +235,7 @@ OPTIONS = ("others", "combined", "rival")  # what one can take for a target with
 MEASURED = (*KINDS, "combined", "chosen")
 SUMS = ("heads", "heads + rival", "heads + consensus")  # of the scores of `others` under all kinds of heads
 TOGETHER = (*SUMS, "chosen")
-HINDSIGHT = "best rival"
+HINDSIGHT = "best in hindsight"
 
 
 @dataclass(frozen=True)
@@ -261,6 +261,7 @@ class Averages:
     estimates: dict[str, Estimate]
     rivals: dict[str, str]
     chosen: dict[str, str]
+    hindsight: str  # the rival with the highest mean over all targets, chosen on these very ratings
 
 
 def averages(store: Store, block: Block, panel: Panel, scores: Mapping[str, str]) -> Averages:
@@ -328,7 +329,7 @@ def _averages(
             samples.setdefault(seed, []).append(resample(clusters, stacked))
     folded = fold([_over_targets(found, str(seed)) for seed, found in samples.items()])
     named = zip(columns, folded, strict=True)
-    return Averages({name: estimate for name, estimate in named if estimate is not None}, rivals, chosen)
+    return Averages({name: estimate for name, estimate in named if estimate is not None}, rivals, chosen, hindsight)
 
 
 def _drawn(store: Store, block: Block, panel: Panel, target: str, scores: Mapping[str, str]) -> dict[int, Drawn]:
@@ -398,8 +399,8 @@ def headline_lines(matrices: Mapping[str, Matrix], store: Store) -> tuple[list[s
     shown = [*MEASURED, "rival", *(f"{name} - rival" for name in MEASURED)]
     lines = [f"| judgements, heads | {' | '.join(shown)} | pairs | seeds |", "|---|" + "---:|" * (len(shown) + 2)]
     columns = [*RIVALS, *(f"{name} - {HINDSIGHT}" for name in MEASURED)]
-    more = [f"| judgements, heads | {' | '.join(columns)} | rival of the targets | chosen for them |"]
-    more.append("|---|" + "---:|" * len(columns) + "---|---|")
+    more = [f"| judgements, heads | {' | '.join(columns)} | rival of the targets | {HINDSIGHT} | chosen for them |"]
+    more.append("|---|" + "---:|" * len(columns) + "---|---|---|")
     for name in ("summaries", "criteria", "articles", "articles_criteria", "dialog"):
         scores = scores_of(store, grid_of(name)) if name in matrices else {}
         for block in matrices[name].blocks if name in matrices else ():
@@ -412,6 +413,7 @@ def headline_lines(matrices: Mapping[str, Matrix], store: Store) -> tuple[list[s
                 said = [
                     *(_cell(found.estimates, one) for one in columns),
                     _counted(found.rivals),
+                    found.hindsight,
                     _counted(found.chosen),
                 ]
                 more.append(f"{label}{' | '.join(said)} |")

@@ -9,6 +9,7 @@ from typing import Any
 from browser import Browser, needs_browser
 from pages import CELLS, opened
 from PIL import Image
+from synthetic import SyntheticGrid
 from test_html_page import expected, panels_of
 
 from xling.analysis.matrix.types import MEASURES, read_matrix
@@ -66,6 +67,13 @@ def test_one_line_says_what_was_run(five_panels: Path, with_controls: Path) -> N
     assert said.startswith("Best-of-") and said.endswith("against 4 fresh samples a prompt; 30 November 2026")
     assert " of policy " in said and "reward model " in said and ", judged by gold" in said
     assert ran(read_matrix(five_panels), None).startswith("Best-of-4, DPO, GRPO, PPO and RLOO of policy micro, ")
+
+
+def test_a_name_that_is_reward_model_and_judge_stands_once(tmp_path: Path) -> None:
+    grid = SyntheticGrid(tmp_path)
+    grid.cell("en", "de", [1.0, 0.5] * 20, rm_backbone="gold", judge="gold")
+    said = ran(grid.folded(), None)
+    assert "reward model and judge gold against" in said and said.count("gold") == 1
 
 
 def test_every_table_says_what_it_is(five_panels: Path, with_controls: Path) -> None:

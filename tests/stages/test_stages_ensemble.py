@@ -150,7 +150,7 @@ def test_what_decides_nothing_is_in_no_key_and_is_said(no_model: Path) -> None:
 
 def test_what_cannot_be_combined_is_refused(no_model: Path) -> None:
     ceiling = changed(experiment(no_model), "ensemble", also=("length", "gold"))
-    refused(ceiling, r"ensemble\.also=length,gold .* ceiling, and stands alone: rm_backbone=gold, .* length, ")
+    refused(ceiling, r"ensemble\.also=length,gold makes .* ceiling, and stands alone: rm_backbone=gold, .* length, ")
     alone = changed(experiment(no_model, rm=Untrained("gold")), "ensemble", also=("length",))
     refused(alone, r"ensemble\.also=length with gold makes a row of the truth")
     refused(experiment(no_model, ensemble=Ensemble(2), optimizer=PPO()), r"ensemble combines .*=ppo learns .*best_of_n")

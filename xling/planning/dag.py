@@ -264,8 +264,9 @@ def _seed_decides(experiment: Experiment) -> bool:
 def _check_ceilings(experiment: Experiment) -> None:
     also = experiment.ensemble.also
     if ceilings := [name for name in (*also, experiment.rm_backbone.name) if also and name in CEILINGS]:
+        beside = "" if ceilings[0] in also else f" with {ceilings[0]}"
         raise ConfigError(
-            f"ensemble.also={','.join(also)} with {ceilings[0]} makes a row of the truth that rows are measured by. It "
+            f"ensemble.also={','.join(also)}{beside} makes a row of the truth that rows are measured by. {ceilings[0]} "
             f"is a ceiling, and stands alone: rm_backbone={ceilings[0]}, or +controls=true. Allowed in ensemble.also: "
             f"{', '.join(ADDED)}."
         )

@@ -44,7 +44,10 @@ def ran(matrix: Matrix, origin: Origin | None) -> str:
         count = " or ".join(settings.get("n", []))
         against = f" against {count} fresh sample{'s' * (count != '1')} a prompt".replace("  ", " ")
         said = f"{said} of {_many('policy', 'policies', policies)}"
-    said = f"{said}, {_many('reward model', 'reward models', models)}, judged by {_listed(judges)}{against}"
+    if list(models) == list(judges):
+        said = f"{said}, {_many('reward model and judge', 'reward models and judges', models)}{against}"
+    else:
+        said = f"{said}, {_many('reward model', 'reward models', models)}, judged by {_listed(judges)}{against}"
     ended = origin.ended[:10] if origin else ""
     return f"{said}; {format_date(date.fromisoformat(ended), 'd MMMM yyyy', locale='en')}" if ended else said
 
