@@ -11,8 +11,8 @@ ABOUT = {
         "against the same responses. *: the 95 % interval excludes 0."
     ),
     "source_minus_best": (
-        "Win rate with this source's reward model minus that with the target's best source, on the same "
-        "prompts. Intervals are of each by itself. *: worse than the best at 95 % for all sources of the target "
+        "Win rate with this source's reward model minus that with the target's best source, which is chosen on these "
+        "same prompts. Intervals are of each by itself. *: worse than the best at 95 % for all sources of the target "
         "together; all others are tied with it."
     ),
     "win_rate_at_equal_length": (
