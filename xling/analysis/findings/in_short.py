@@ -110,7 +110,8 @@ def use_of(rows: pd.DataFrame) -> str:
         return (
             f"For {lang} use none of the sources but {row['pick']}, as the rule `{row['rule']}` does ({lead} {over})."
         )
-    return f"For {lang} use none of the sources, but {row['pick']}: the best rule, `{row['rule']}`, has {lead} {over}."
+    rule = f"`{row['rule']}`, the best rule on other targets,"
+    return f"For {lang} use none of the sources, but {row['pick']}: {rule} has {lead} {over}."
 
 
 def _needs(own: Tables) -> str:
