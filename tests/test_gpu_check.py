@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import gpu as maker  # noqa: E402
+import gpu_trainers as trainers  # noqa: E402
 
 STEPS = ("sampling", "scoring", "sft step", "reward step", "ppo step")
 
@@ -32,11 +33,11 @@ def test_every_step_is_measured_beside_the_plan(root: Path) -> None:
 
 def test_each_trainer_says_numbers_that_can_be_compared(root: Path) -> None:
     """And a number that is another is found."""
-    found = maker.numbers(root / "models", "float32")
+    found = trainers.numbers(root / "models", "float32")
     assert len(found) == 15 and all(len(values) >= 2 for values in found.values())
     off = json.loads(json.dumps(found))
     off["ppo decoder_4b"]["value_loss"] += 0.1
-    rows = {row["trainer"]: row for row in maker.beside(found, off, "float32")}
+    rows = {row["trainer"]: row for row in trainers.beside(found, off, "float32")}
     assert [name for name, row in rows.items() if row["off"]] == ["ppo decoder_4b"]
     assert rows["ppo decoder_4b"]["differs most"] == "value_loss"
 
@@ -57,4 +58,4 @@ def test_the_page_has_every_part(root: Path) -> None:
 
 
 def test_processes_meet_before_they_train(tmp_path: Path) -> None:
-    assert maker._launched("one", tmp_path)["loss"] > 0
+    assert trainers.launched("one", tmp_path)["loss"] > 0
