@@ -198,3 +198,4 @@ def test_a_name_is_answered_with_its_code(name: str, code: str) -> None:
 def test_a_name_of_a_language_that_is_not_there_and_one_of_none() -> None:
     assert language_hint("French", ["de"]) == " Languages have codes, and 'French' is fr, which is not among them."
     assert language_hint("Elvish", ["de"]) == ""
+    assert language_hint("ga", ["de", "en"]) == ""  # the code of Irish, and what Ga (gaa) is called

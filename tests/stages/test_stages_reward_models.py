@@ -364,6 +364,8 @@ def test_documents_that_are_no_translations_of_those_with_their_id_are_told_of(n
     assert aligning.notes([asked("same.jsonl", 0)], ()) == []
     [said] = aligning.notes([asked("others.jsonl", 1)], ())
     assert "they do not look like it in en and tr (" in said and "en and de" not in said
+    elsewhere = msgspec.structs.replace(asked("same.jsonl", 0), reward_task=asked("others.jsonl", 1).task)
+    assert aligning.notes([elsewhere], ()) == [said]  # what is learnt from is read
     plain = experiment(no_model, rm=SameAsPolicy(training=BUDGET, alignment=Alignment(0.0, ("tr",))))
     [said] = aligning.notes([plain], ["rm_backbone.alignment.langs"])
     assert "changes nothing without a weight" in said and aligning.notes([plain], ["rm_backbone"]) == []

@@ -319,7 +319,7 @@ def language_hint(code: str, known: Iterable[str], names: Mapping[str, str] | No
             return f" Did you mean '{one}'? Type {one}."
     if language_of_code(code) != code or standard(code) != code:
         return f" {shown(code)} is {language_of_code(code)}, which is not among them."
-    if named := code_of_name(code, there):
+    if not _is_valid(code) and (named := code_of_name(code, there)):  # ga is Irish, and what Ga is called
         end = f". Type {named}." if named in there else ", which is not among them."
         return f" Languages have codes, and {shown(code)} is {named}{end}"
     near = did_you_mean(code, there)

@@ -51,14 +51,16 @@ def notes(asked: Sequence["Experiment"], typed: Collection[str]) -> list[str]:
         return [f"{SETTING}.langs changes nothing without a weight: type {SETTING}.weight=1 too."]
     found = dict[str, None]()
     for one, own in aligned:
-        if absent(one.task) or "demonstrations" not in offers(one.task) or task_module(one.task).digest(one.task):
+        task = one.feedback_task
+        if absent(task) or "demonstrations" not in offers(task) or task_module(task).digest(task):
             continue
-        langs = own.langs or tuple(task_module(one.task).languages(one.task))
-        if sentence := _strangers(one.task, tuple(lang.code for lang in one.source_langs), langs):
+        langs = own.langs or tuple(task_module(task).languages(task))
+        if sentence := _strangers(task, tuple(lang.code for lang in one.source_langs), langs):
             found[sentence] = None
     return list(found)
 
 
+@lru_cache(maxsize=4096)
 def _strangers(task: Task, sources: tuple[str, ...], others: tuple[str, ...]) -> str:
     """Pairs of languages whose documents of one id are hardly more alike than those of different ids."""
     documents, found = _documents(task, (*sources, *others)), list[str]()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from statistics import median
 
 SHIFTS = 8  # other texts that each is compared with
+FEW = 8  # below so many texts even translations look like strangers now and then (13 % of five, by length alone)
 LEAST = 0.6  # of texts that have nothing to do with each other half; of translations nearly all
 _WORDS = re.compile(r"\w+")
 
@@ -36,6 +37,7 @@ def nearer_to_its_own(texts: Sequence[str], others: Sequence[str]) -> float:
 def strangers(share: float, count: int) -> bool:
     """Whether a share of `nearer_to_its_own` of so many texts says that they are no translations of each other.
 
-    Two standard errors above chance, as if each text were one uniform draw, and LEAST at the least.
+    At FEW or more, where it is less than two standard errors above chance, as if each text were one uniform draw, or
+    less than LEAST.
     """
-    return share < max(LEAST, 0.5 + 2.0 / math.sqrt(12.0 * count))
+    return count >= FEW and share < max(LEAST, 0.5 + 2.0 / math.sqrt(12.0 * count))
