@@ -199,10 +199,8 @@ class _Sums:
 
 
 def _ridge(gram: Any, right: Array, penalty: float) -> Array:
-    from scipy.linalg import (
-        cho_factor,
-        cho_solve,
-    )  # folds of documents are asked for while planning, which does without
+    # Folds of documents are asked for while planning, which does without scipy.
+    from scipy.linalg import cho_factor, cho_solve
 
     found: Array = cho_solve(cho_factor(gram + penalty * np.eye(len(gram)), overwrite_a=True), right)
     return found
