@@ -20,16 +20,18 @@ SETTING = "rm_backbone.alignment"
 
 def check_parallel(task: Task, sources: tuple[str, ...], others: tuple[str, ...]) -> None:
     """ConfigError where a source has fewer than two documents with a translation: each is told apart from another."""
-    documents = _documents(task, (*sources, *others))
+    if task_module(task).digest(task):  # generated, or not here: all documents stand in all languages
+        if (count := getattr(task, "demonstrations", None)) is not None and count < 2:
+            raise ConfigError(
+                f"{SETTING} tells the translation of a document from another document, and task={name_of(task)} has "
+                f"{count} for training. Type task.demonstrations=2 or more, or {SETTING}.weight=0."
+            )
+        return
+    documents = {lang: _documents(task, lang) for lang in (*sources, *others)}
     for source in sources:
         shared = {lang: len(documents[source].keys() & documents[lang].keys()) for lang in others if lang != source}
         if all(count > 1 for count in shared.values()):
             continue
-        if task_module(task).digest(task):  # generated data has all documents in all languages
-            raise ConfigError(
-                f"{SETTING} tells the translation of a document from another document, and task={name_of(task)} has "
-                f"{max(shared.values())} for training. Type task.demonstrations=2 or more, or {SETTING}.weight=0."
-            )
         alone = ", ".join(lang for lang, count in shared.items() if count < 2)
         kept = ",".join(
             lang for lang in others if all(len(documents[one].keys() & documents[lang].keys()) > 1 for one in sources)
@@ -63,7 +65,7 @@ def notes(asked: Sequence["Experiment"], typed: Collection[str]) -> list[str]:
 @lru_cache(maxsize=4096)
 def _strangers(task: Task, sources: tuple[str, ...], others: tuple[str, ...]) -> str:
     """Pairs of languages whose documents of one id are hardly more alike than those of different ids."""
-    documents, found = _documents(task, (*sources, *others)), list[str]()
+    documents, found = {lang: _documents(task, lang) for lang in (*sources, *others)}, list[str]()
     for source, other in product(sources, others):
         shared = sorted(documents[source].keys() & documents[other].keys())
         if source != other and len(shared) > 1:
@@ -79,11 +81,7 @@ def _strangers(task: Task, sources: tuple[str, ...], others: tuple[str, ...]) ->
     )
 
 
-@lru_cache(maxsize=64)
-def _documents(task: Task, langs: tuple[str, ...]) -> Mapping[str, Mapping[str, str]]:
-    """The text of each document of training demonstrations by its id, by language."""
-    module = task_module(task)
-    return {
-        lang: {row.prompt.id: row.prompt.reward_text for row in module.demonstrations(task, lang, "train")}
-        for lang in dict.fromkeys(langs)
-    }
+@lru_cache(maxsize=256)
+def _documents(task: Task, lang: str) -> Mapping[str, str]:
+    """The text of each document of a language's training demonstrations by its id."""
+    return {row.prompt.id: row.prompt.reward_text for row in task_module(task).demonstrations(task, lang, "train")}
